@@ -1,0 +1,164 @@
+"""The command line. What a command needs is imported when it runs, so that `--help` answers at once."""
+
+# ruff: noqa: PLC0415
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from app import __version__
+from app.errors import LitepoolError
+from app.settings import PREFIX, Settings, explain
+
+_ARGUMENTS = ("models_dir",)
+
+
+class Failure(click.ClickException):
+    """A sentence on standard error, and exit code 1."""
+
+    def show(self, file: Any = None) -> None:  # noqa: ARG002
+        click.echo(f"litepool: {self.message}", err=True)
+
+
+class WrongSetting(Failure):
+    """The same with exit code 2, as for every wrong use of the command."""
+
+    exit_code = 2
+
+
+def settings_options(command: Any) -> Any:
+    """Give a command one option for each setting, with the setting's own description."""
+    for name, field in reversed(Settings.model_fields.items()):
+        if name not in _ARGUMENTS:
+            command = _option(name, field)(command)
+    return click.argument("models_dir", required=False)(command)
+
+
+def _option(name: str, field: FieldInfo) -> Any:
+    flag = "--" + name.replace("_", "-")
+    default = "" if field.default_factory or field.default is None else f" Default: {field.default}."
+    text = f"{field.description}{default} [{PREFIX}{name.upper()}]"
+    if field.annotation is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
+    return click.option(flag, name, default=None, metavar="VALUE", help=text)
+
+
+def read_settings(given: dict[str, Any]) -> Settings:
+    """Settings from the command line, then the environment, then the defaults."""
+    chosen = {name: value for name, value in given.items() if value is not None}
+    try:
+        return Settings(**chosen)
+    except ValidationError as error:
+        raise WrongSetting(explain(error, chosen)) from None
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="litepool")
+def main() -> None:
+    """Serve Keras and TFLite models over HTTP at the speed of the interpreter."""
+
+
+@main.command()
+@settings_options
+def serve(**given: Any) -> None:
+    """Serve the models of a folder (default: models)."""
+    settings = read_settings(given)
+    from app.server.listen import listen, url_of
+    from app.telemetry import logging
+
+    try:
+        sock = listen(settings.host, settings.port)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise Failure(f"{settings.host} port {settings.port} cannot be listened on: {reason}") from None
+    url = url_of(sock)
+
+    def ready(report: dict[str, Any]) -> None:
+        click.echo(ready_line(url, settings.workers, report))
+
+    if settings.workers == 1:
+        from app.server.worker import work
+
+        work(settings, sock, ready)
+        return
+    logging.configure(settings.log_level, settings.log_format)
+    from app.server.supervisor import Supervisor
+
+    sys.exit(Supervisor(settings, sock, ready).run())
+
+
+def ready_line(url: str, workers: int, report: dict[str, Any]) -> str:
+    """The one line that says that the server is settled."""
+    if not report["serving"]:
+        return f"Litepool serves nothing on {url}: {report['reason']}"
+    line = f"Litepool is ready on {url}: {', '.join(report['serving'])} ({workers} worker{'s' * (workers > 1)})"
+    return line + (f"; not served, see {url}/healthz: {', '.join(report['failed'])}" if report["failed"] else "")
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="The whole report as JSON.")
+@click.option("--cache-dir", default=None, metavar="DIR", help="Folder of converted models.")
+def inspect(model: Path, as_json: bool, cache_dir: str | None) -> None:
+    """Print a model's signature, shapes, dtypes, size and conversion report."""
+    import orjson
+
+    from app.repository.inspect import open_by_hand, table
+
+    report = _or_fail(lambda: open_by_hand(model, _cache_settings(cache_dir), _tell))
+    if as_json:
+        click.echo(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    else:
+        click.echo(table(report))
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The file to write. Default: MODEL's name, .tflite."
+)
+@click.option("--quantization", type=click.Choice(["none", "float16", "dynamic"]), help="Default: as model.toml says.")
+@click.option("--cache-dir", default=None, metavar="DIR", help="Folder of converted models.")
+def convert(model: Path, output: Path | None, quantization: str | None, cache_dir: str | None) -> None:
+    """Write a Keras model, HDF5 file or SavedModel as a .tflite file."""
+    from app.repository.inspect import convert_by_hand
+
+    settings = _cache_settings(cache_dir)
+    written = _or_fail(lambda: convert_by_hand(model, output, quantization, settings, _tell))
+    click.echo(f"{written}: {written.stat().st_size:,} bytes")
+
+
+@main.command("warm-cache")
+@click.argument("models_dir", type=click.Path(path_type=Path))
+@click.option("--cache-dir", default=None, metavar="DIR", help="Folder of converted models.")
+def warm_cache(models_dir: Path, cache_dir: str | None) -> None:
+    """Convert every model of a folder, so that a server without TensorFlow can serve it."""
+    from app.repository.inspect import fill_cache
+
+    failed = _or_fail(lambda: fill_cache(models_dir, _cache_settings(cache_dir), _tell))
+    if failed:
+        raise Failure("; ".join(f"{name}: {reason}" for name, reason in failed.items()))
+
+
+def _cache_settings(cache_dir: str | None) -> Settings:
+    given: dict[str, Any] = {"models_dir": ".", "cache_dir": cache_dir}
+    return read_settings(given)
+
+
+def _tell(stage: str) -> None:
+    click.echo(stage, err=True)
+
+
+def _or_fail(run: Any) -> Any:
+    try:
+        return run()
+    except LitepoolError as error:
+        raise Failure(error.message) from None
+
+
+if __name__ == "__main__":
+    main()

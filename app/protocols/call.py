@@ -1,0 +1,26 @@
+"""What a codec makes of a request body, and what it needs to know again for the answer."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from app.tensors import Array
+
+
+class Form(Enum):
+    """How the caller put the records, and so how the answer is put."""
+
+    INSTANCE = "instance"
+    """One record; the answer has no batch dimension."""
+    INSTANCES = "instances"
+    """A list of records; the answer is a list."""
+    INPUTS = "inputs"
+    """Whole tensors, the batch dimension given by the caller; so are the answer's."""
+
+
+@dataclass(slots=True, frozen=True)
+class Call:
+    """A decoded request: `inputs` in the signature's order, each of shape `[rows, *record]`."""
+
+    inputs: tuple[Array, ...]
+    rows: int
+    form: Form

@@ -1,0 +1,172 @@
+"""The slow, obviously right road from JSON text to arrays: it says exactly what is wrong and where.
+
+Codecs come here only when their fast road declined a body, which is nearly always because the body is bad. Beyond
+standard JSON this reads the tokens `NaN`, `Infinity` and `-Infinity`, as TensorFlow Serving does.
+"""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+
+from app.errors import InvalidArgument
+from app.tensors import FREE, Array, Shape, TensorSpec, show_shape
+
+_SHOWN = 40
+
+
+class _TooLargeForDouble(str):
+    """A number token beyond the range of a double, kept as its text so that its place can be named."""
+
+
+def parse(body: bytes) -> Any:
+    """Parse a JSON document.
+
+    Raises:
+        InvalidArgument: saying where the text stops being JSON.
+    """
+    if not body.strip():
+        raise InvalidArgument("the body is empty: expected a JSON object")
+    try:
+        return json.loads(body.decode("utf-8"), parse_float=_parse_float)
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"the body is not UTF-8: byte {error.start} is 0x{body[error.start]:02x}") from None
+    except json.JSONDecodeError as error:
+        raise InvalidArgument(
+            f"the body is not JSON: {error.msg} at line {error.lineno} column {error.colno}, found {_near(error)}"
+        ) from None
+    except RecursionError:
+        raise InvalidArgument("the body is nested too deeply to be a tensor") from None
+    except ValueError:
+        # The one thing that int() refuses among number tokens: thousands of digits.
+        raise InvalidArgument("the body holds an integer with too many digits to be a number here") from None
+
+
+def _parse_float(token: str) -> float | _TooLargeForDouble:
+    value = float(token)
+    return _TooLargeForDouble(token) if math.isinf(value) else value
+
+
+def _near(error: json.JSONDecodeError) -> str:
+    text = error.doc[error.pos : error.pos + 20]
+    return repr(text) if text else "the end of the body"
+
+
+def describe(value: Any) -> str:
+    """Name a JSON value as a message does: its kind and a little of it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case _TooLargeForDouble():
+            return f"the number {_cut(value)}"
+        case str():
+            return f"the string {_cut(json.dumps(value))}"
+        case int() | float():
+            return f"the number {_cut(json.dumps(value))}"
+        case list():
+            return f"a list of {len(value)}"
+        case _:
+            return f"an object with {_cut(', '.join(map(json.dumps, value))) or 'no keys'}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+def tensor(value: Any, spec: TensorSpec, wanted: Shape, where: str) -> Array:
+    """Turn nested lists into an array of `spec.dtype` whose shape `wanted` admits.
+
+    Args:
+        value: what `parse` gave.
+        spec: the input's name and dtype.
+        wanted: the shape, with -1 where the first list met at that depth decides.
+        where: what `value` is called in messages, for example `instances[3]`.
+
+    Raises:
+        InvalidArgument: at the first value, in reading order, that does not fit.
+    """
+    sizes = list(wanted)
+    flat: list[Any] = []
+
+    def walk(part: Any, depth: int, place: str) -> None:
+        if depth == len(sizes):
+            flat.append(_scalar(part, spec, place))
+            return
+        if type(part) is not list:
+            raise InvalidArgument(
+                f"{place}: expected {_expected(spec, sizes[depth:])} for input {spec.name!r}, found {describe(part)}"
+            )
+        if sizes[depth] == FREE and part:
+            sizes[depth] = len(part)
+        elif len(part) != sizes[depth]:
+            like = ", as in the first list at this depth," if wanted[depth] == FREE and sizes[depth] != FREE else ""
+            raise InvalidArgument(
+                f"{place}: expected {_expected(spec, sizes[depth:])}{like} for input {spec.name!r}, "
+                f"found {'an empty list' if not part else f'a list of {len(part)}'}"
+            )
+        for index, item in enumerate(part):
+            walk(item, depth + 1, f"{place}[{index}]")
+
+    walk(value, 0, where)
+    return np.array(flat, dtype=spec.dtype).reshape(sizes)
+
+
+def _expected(spec: TensorSpec, sizes: list[int]) -> str:
+    if not sizes:
+        return f"one {spec.dtype.name} value"
+    if len(sizes) == 1:
+        return (
+            f"a list of {spec.dtype.name} values"
+            if sizes[0] == FREE
+            else f"a list of {sizes[0]} {spec.dtype.name} values"
+        )
+    return f"lists of {spec.dtype.name} values of shape {show_shape(tuple(sizes))}"
+
+
+def _scalar(value: Any, spec: TensorSpec, place: str) -> Any:
+    match spec.dtype.kind:
+        case "f":
+            return _float(value, spec, place)
+        case "b":
+            if type(value) is bool:
+                return value
+        case _:
+            if type(value) is int:
+                return _integer(value, spec, place)
+    raise _wrong_kind(value, spec, place)
+
+
+def _wrong_kind(value: Any, spec: TensorSpec, place: str) -> InvalidArgument:
+    what = {"f": "number", "b": "value true or false"}.get(spec.dtype.kind, "integer")
+    kind = "" if spec.dtype.kind == "b" else spec.dtype.name + " "
+    return InvalidArgument(f"{place}: expected one {kind}{what} for input {spec.name!r}, found {describe(value)}")
+
+
+def _float(value: Any, spec: TensorSpec, place: str) -> Any:
+    if type(value) not in (int, float, _TooLargeForDouble):
+        raise _wrong_kind(value, spec, place)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    with np.errstate(over="ignore"):
+        rounded = spec.dtype.type(number)
+    if np.isinf(rounded) and not (type(value) is float and math.isinf(value)):
+        raise InvalidArgument(
+            f"{place}: {describe(value)} is beyond {spec.dtype.name}, whose largest is {np.finfo(spec.dtype).max}, "
+            f"for input {spec.name!r}"
+        )
+    return rounded
+
+
+def _integer(value: int, spec: TensorSpec, place: str) -> int:
+    limits = np.iinfo(spec.dtype)
+    if not limits.min <= value <= limits.max:
+        raise InvalidArgument(
+            f"{place}: {describe(value)} is out of range for {spec.dtype.name}, {limits.min} to {limits.max}, "
+            f"for input {spec.name!r}"
+        )
+    return value

@@ -1,0 +1,226 @@
+"""The simple JSON format of `/predict`.
+
+    request   {"instance": RECORD} | {"instances": [RECORD, ...]} | {"inputs": TENSORS}
+    answer    {"prediction": RECORD} | {"predictions": [RECORD, ...]} | {"outputs": TENSORS}
+
+A RECORD is the bare value where the model has one input (or output), else an object `{name: value}`; for one input the
+object is taken too. TENSORS likewise, with the batch dimension given by the caller. Numbers that are not finite are
+read as `NaN`, `Infinity` and `-Infinity` and written as `null`, so that an answer is always JSON.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from app.errors import InvalidArgument
+from app.protocols import json_values
+from app.protocols.call import Call, Form
+from app.tensors import FREE, Array, Batching, Shape, Signature, TensorSpec, fits
+
+_KEYS = {form.value: form for form in Form}
+_ANSWER_KEYS = {Form.INSTANCE: "prediction", Form.INSTANCES: "predictions", Form.INPUTS: "outputs"}
+_NUMPY = orjson.OPT_SERIALIZE_NUMPY
+
+
+class PredictJson:
+    """Decodes and encodes for one signature; built once, when the model is loaded. Pure: any thread may use it."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._signature = signature
+        self._single = signature.inputs[0] if len(signature.inputs) == 1 else None
+        self._output_names = [spec.name for spec in signature.outputs]
+        self._wanted = {
+            Form.INSTANCE: [signature.record_shape(spec) for spec in signature.inputs],
+            Form.INSTANCES: [(FREE, *signature.record_shape(spec)) for spec in signature.inputs],
+            Form.INPUTS: [signature.tensor_shape(spec) for spec in signature.inputs],
+        }
+        self._bare_rows = signature.batching is Batching.NONE
+
+    def decode(self, body: bytes) -> Call:
+        """Read a request.
+
+        Raises:
+            InvalidArgument: naming what was found, where, and what was expected.
+        """
+        call = self._decode_fast(body)
+        return call if call is not None else self._decode_slow(body)
+
+    def encode(self, call: Call, outputs: Sequence[Array]) -> bytes:
+        """Write the answer to `call`; `outputs` are in the signature's order, each `[rows, *record]`."""
+        key = _ANSWER_KEYS[call.form]
+        if call.form is Form.INSTANCES:
+            if len(outputs) == 1:
+                return orjson.dumps({key: np.ascontiguousarray(outputs[0])}, option=_NUMPY)
+            columns = [_rows(output) for output in outputs]
+            records = [dict(zip(self._output_names, row, strict=True)) for row in zip(*columns, strict=True)]
+            return orjson.dumps({key: records}, option=_NUMPY)
+        if call.form is Form.INSTANCE or self._bare_rows:
+            values = [_plain(output[0]) for output in outputs]
+        else:
+            values = [np.ascontiguousarray(output) for output in outputs]
+        value = values[0] if len(values) == 1 else dict(zip(self._output_names, values, strict=True))
+        return orjson.dumps({key: value}, option=_NUMPY)
+
+    def _decode_fast(self, body: bytes) -> Call | None:
+        """Decode a well-formed body with NumPy's own conversion, or None wherever that could be wrong."""
+        # NumPy takes true for 1 among numbers. Looking for one letter first is 30 times as fast as for the words.
+        if (b"l" in body or b"u" in body) and (b"true" in body or b"false" in body or b"null" in body):
+            return None
+        try:
+            document = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return None
+        if type(document) is not dict or len(document) != 1:
+            return None
+        key, value = next(iter(document.items()))
+        form = _KEYS.get(key)
+        if form is None:
+            return None
+        columns = self._columns(value, form)
+        if columns is None:
+            return None
+        arrays = []
+        for column, spec, wanted in zip(columns, self._signature.inputs, self._wanted[form], strict=True):
+            array = _convert(column, spec, wanted)
+            if array is None:
+                return None
+            arrays.append(array)
+        return self._call(arrays, form)
+
+    def _columns(self, value: Any, form: Form) -> list[Any] | None:
+        """One nested list for each input, in the signature's order; None when the slow road must look."""
+        keyed = value[0] if form is Form.INSTANCES and type(value) is list and value else value
+        if self._single is not None and type(keyed) is not dict:
+            return [value]
+        names = [spec.name for spec in self._signature.inputs]
+        if form is not Form.INSTANCES:
+            if type(value) is not dict or value.keys() != set(names):
+                return None
+            return [value[name] for name in names]
+        wanted = set(names)
+        if type(value) is not list or not all(type(row) is dict and row.keys() == wanted for row in value):
+            return None
+        return [[row[name] for row in value] for name in names]
+
+    def _call(self, arrays: list[Array], form: Form) -> Call | None:
+        if form is Form.INSTANCE or (form is Form.INPUTS and self._bare_rows):
+            return Call(tuple(array[np.newaxis] for array in arrays), 1, form)
+        rows = arrays[0].shape[0]
+        if any(array.shape[0] != rows for array in arrays):
+            return None
+        return Call(tuple(arrays), rows, form)
+
+    # What follows runs only for a body that the fast road declined.
+
+    def _decode_slow(self, body: bytes) -> Call:
+        document = json_values.parse(body)
+        form, value = self._only_key(document)
+        names = [spec.name for spec in self._signature.inputs]
+        if form is Form.INSTANCES:
+            if type(value) is not list:
+                raise InvalidArgument(f"instances: expected a list of records, found {json_values.describe(value)}")
+            if not value:
+                raise InvalidArgument("instances: expected at least one record, found an empty list")
+            arrays = self._slow_instances(value, names)
+        else:
+            columns, places = self._slow_record(value, names, form.value)
+            arrays = [
+                json_values.tensor(column, spec, wanted, place)
+                for column, spec, wanted, place in zip(
+                    columns, self._signature.inputs, self._wanted[form], places, strict=True
+                )
+            ]
+        call = self._call(arrays, form)
+        if call is None:
+            sizes = ", ".join(f"{name!r}: {array.shape[0]}" for name, array in zip(names, arrays, strict=True))
+            raise InvalidArgument(f"inputs: expected as many records in each input, found {sizes}")
+        return call
+
+    def _only_key(self, document: Any) -> tuple[Form, Any]:
+        expected = "expected an object with exactly one of the keys instance, instances, inputs"
+        if type(document) is not dict:
+            raise InvalidArgument(f"the body: {expected}, found {json_values.describe(document)}")
+        if len(document) != 1:
+            raise InvalidArgument(f"the body: {expected}, found {json_values.describe(document)}")
+        key, value = next(iter(document.items()))
+        if key not in _KEYS:
+            raise InvalidArgument(f"the body: {expected}, found {json_values.describe(document)}")
+        return _KEYS[key], value
+
+    def _slow_instances(self, rows: list[Any], names: list[str]) -> list[Array]:
+        columns: list[list[Array]] = [[] for _ in names]
+        wanted = [list(shape[1:]) for shape in self._wanted[Form.INSTANCES]]
+        for index, row in enumerate(rows):
+            values, places = self._slow_record(row, names, f"instances[{index}]")
+            for i, (value, spec, place) in enumerate(zip(values, self._signature.inputs, places, strict=True)):
+                array = json_values.tensor(value, spec, tuple(wanted[i]), place)
+                # The first record decides the free dimensions of all.
+                wanted[i] = list(array.shape)
+                columns[i].append(array)
+        return [np.stack(column) for column in columns]
+
+    def _slow_record(self, value: Any, names: list[str], where: str) -> tuple[list[Any], list[str]]:
+        """Split a record, or TENSORS, into one value for each input, with what each is called in messages."""
+        if self._single is not None and type(value) is not dict:
+            return [value], [where]
+        expected = (
+            f"expected an object with {'the key' if len(names) == 1 else 'the keys'} {', '.join(map(repr, names))}"
+        )
+        if type(value) is not dict:
+            raise InvalidArgument(f"{where}: {expected}, found {json_values.describe(value)}")
+        missing = [name for name in names if name not in value]
+        unknown = [name for name in value if name not in names]
+        if missing or unknown:
+            faults = [f"no input {name!r}" for name in missing] + [
+                f"an unknown input {name[:40]!r}" for name in unknown
+            ]
+            raise InvalidArgument(f"{where}: {expected}, found {' and '.join(faults)}")
+        return [value[name] for name in names], [f"{where}.{name}" for name in names]
+
+
+def _convert(value: Any, spec: TensorSpec, wanted: Shape) -> Array | None:
+    """NumPy's conversion where it is known to be right: lists of numbers, no booleans, no strings, no raggedness."""
+    try:
+        array = np.array(value)
+    except (ValueError, TypeError):
+        return None
+    converter = _CONVERTERS.get(spec.dtype.kind)
+    if converter is None or not fits(array.shape, wanted):
+        return None
+    return converter(array, spec)
+
+
+def _to_float(array: Array, spec: TensorSpec) -> Array | None:
+    if array.dtype.kind not in "fiu":
+        return None
+    with np.errstate(over="ignore"):
+        result = array.astype(spec.dtype, copy=False)
+    return result if np.isfinite(result).all() else None
+
+
+def _to_integer(array: Array, spec: TensorSpec) -> Array | None:
+    if array.dtype.kind not in "iu":
+        return None
+    limits = np.iinfo(spec.dtype)
+    if array.min() < limits.min or array.max() > limits.max:
+        return None
+    return array.astype(spec.dtype, copy=False)
+
+
+_CONVERTERS: dict[str, Callable[[Array, TensorSpec], Array | None]] = {
+    "f": _to_float,
+    "i": _to_integer,
+    "u": _to_integer,
+}
+
+
+def _plain(value: Any) -> Any:
+    """A record for orjson, which takes NumPy scalars and contiguous arrays."""
+    return np.ascontiguousarray(value) if isinstance(value, np.ndarray) and value.ndim else value
+
+
+def _rows(output: Array) -> list[Any]:
+    output = np.ascontiguousarray(output)
+    return list(output)

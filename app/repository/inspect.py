@@ -1,0 +1,102 @@
+"""What the commands do with a model outside a server."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from app.errors import ModelError
+from app.repository import report
+from app.repository.cache import Cache
+from app.repository.convert import Converter
+from app.repository.layout import Kind, Misplaced, Source, scan, source_of
+from app.repository.loader import open_model, show_us
+from app.settings import Settings
+
+Tell = Callable[[str], None]
+
+
+def make_converter(settings: Settings) -> Converter:
+    return Converter(Cache(settings.cache_dir), settings.conversion_timeout, settings.conversion_memory)
+
+
+def open_by_hand(path: Path, settings: Settings, tell: Tell) -> dict[str, Any]:
+    """The report of the model at a path.
+
+    Raises:
+        ModelError: there is none, or it is not one that could be served.
+    """
+    source = source_of(path)
+    opened = open_model(source, make_converter(settings), tell)
+    return {"name": source.name, "version": source.version, **report.of_source(source), **report.of_opened(opened)}
+
+
+def convert_by_hand(path: Path, output: Path | None, quantization: str | None, settings: Settings, tell: Tell) -> Path:
+    """Convert a model, check it against TensorFlow, and write it.
+
+    Raises:
+        ModelError: it cannot be converted, or differs too much.
+    """
+    source = source_of(path)
+    if source.kind is Kind.TFLITE:
+        raise ModelError(f"{source.path} is a .tflite file already")
+    opened = open_model(source, make_converter(settings), tell, quantization)
+    target = output or Path(f"{source.name}.tflite")
+    try:
+        shutil.copyfile(opened.path, target)
+    except OSError as error:
+        raise ModelError(f"{target} cannot be written: {error.strerror}") from error
+    return target
+
+
+def fill_cache(models_dir: Path, settings: Settings, tell: Tell) -> dict[str, str]:
+    """Convert and check every model of a folder; the reasons of those that failed, by name.
+
+    Raises:
+        ModelError: there is no model at all.
+    """
+    found = scan(models_dir)
+    if not found:
+        raise ModelError(f"no model in {models_dir}")
+    failed = {}
+    for item in found:
+        try:
+            _fill_one(item, settings, tell)
+        except ModelError as error:
+            failed[item.name] = error.message
+    return failed
+
+
+def _fill_one(item: Source | Misplaced, settings: Settings, tell: Tell) -> None:
+    if isinstance(item, Misplaced):
+        raise ModelError(item.reason)
+    open_model(item, make_converter(settings), lambda stage: tell(f"{item.name}: {stage}"))
+    tell(f"{item.name}: done")
+
+
+def table(found: dict[str, Any]) -> str:
+    """The report as lines for a terminal."""
+    lines = [
+        f"{found['name']}, version {found['version']}: {found['file']} ({found['format']})",
+        f"  TFLite         {found['tflite_bytes']:,} bytes, quantization {found['quantization']}",
+        f"  batching       {found['batching']}",
+    ]
+    for kind in ("inputs", "outputs"):
+        lines += [
+            f"  {kind[:-1]:<14} {tensor['name']}  {tensor['dtype']} {tensor['shape']}"
+            for tensor in found["signature"][kind]
+        ]
+    for rows, cost in found["profile"]["invoke_us"].items():
+        lines.append(f"  batch of {rows:<5} {show_us(cost)}")
+    conversion = found["conversion"]
+    if conversion is None:
+        return "\n".join(lines)
+    seconds = ", ".join(f"{stage} {took:g} s" for stage, took in conversion["seconds"].items())
+    lines.append(f"  converted      TensorFlow {conversion['tensorflow']}; {seconds}")
+    lines += [f"  {way:<14} {show_us(took)} for one record" for way, took in conversion["one_record_us"].items()]
+    for name, difference in conversion["parity"]["differences"].items():
+        lines.append(
+            f"  difference     {name}: {difference['absolute']:.2e}, {difference['relative']:.2e} of its scale "
+            f"(allowed {conversion['parity']['tolerance']:g})"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,127 @@
+"""From a model on disk to a servable: convert, open, compare with TensorFlow, measure."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from app.repository.cache import Entry
+from app.repository.convert import Converter
+from app.repository.layout import Kind, Source
+from app.repository.model_config import ModelConfig, read_config
+from app.repository.parity import Parity, compare, read_reference
+from app.repository.samples import Sample, read_samples
+from app.runtime.interpreter import Runner
+from app.runtime.profile import Profile, measure, workable_inputs
+from app.runtime.servable import Lanes, Servable
+from app.tensors import Array, Batching
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A model that LiteRT runs, checked and measured, with all that is known of it."""
+
+    source: Source
+    config: ModelConfig
+    path: Path
+    runner: Runner
+    profile: Profile
+    example: list[Array]
+    """One record of each input, `[1, *record]`, that the model runs on."""
+    samples: list[Sample] = field(default_factory=list)
+    conversion: dict[str, Any] | None = None
+    parity: Parity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A servable with what the repository knows of it."""
+
+    servable: Servable
+    opened: Opened
+
+
+def open_model(
+    source: Source, converter: Converter, progress: Callable[[str], None], quantization: str | None = None
+) -> Opened:
+    """Convert if need be, and open.
+
+    Args:
+        quantization: in place of what model.toml says.
+
+    Raises:
+        ModelError: in one sentence, why the model is not served.
+    """
+    config = read_config(source.folder)
+    if quantization is not None:
+        config = config.model_copy(update={"quantization": quantization})
+    samples = read_samples(source.folder)
+    if source.kind is Kind.TFLITE:
+        progress(f"loading {source.path.name}")
+        runner = Runner(source.path)
+        example = workable_inputs(runner, runner.signature())
+        return Opened(
+            source, config, source.path, runner, measure(runner, runner.signature(), example), example, samples
+        )
+    entry = converter.convert(source, config, progress)
+    progress("comparing with TensorFlow")
+    return _open_entry(source, config, entry, samples)
+
+
+def _open_entry(source: Source, config: ModelConfig, entry: Entry, samples: list[Sample]) -> Opened:
+    runner = Runner(entry.model)
+    signature = runner.signature()
+    inputs, expected = read_reference(entry.parity, entry.report, signature)
+    parity = compare(runner, signature, inputs, expected, config.allowed_difference)
+    example = [array[:1] for array in inputs]
+    profile = measure(runner, signature, inputs)
+    return Opened(source, config, entry.model, runner, profile, example, samples, entry.report, parity)
+
+
+def load(source: Source, converter: Converter, lanes: Lanes, progress: Callable[[str], None]) -> Loaded:
+    """Open a model and make it ready to serve; one log line says what came of it.
+
+    Raises:
+        ModelError: in one sentence, why the model is not served.
+    """
+    start = monotonic()
+    opened = open_model(source, converter, progress)
+    servable = Servable(source.name, source.version, opened.path, opened.runner, opened.profile, lanes)
+    log.info("%s %d: ready in %.1f s; %s", source.name, source.version, monotonic() - start, summary(opened))
+    return Loaded(servable, opened)
+
+
+def batch_class(opened: Opened) -> str:
+    """The word for how the servable treats batches."""
+    if opened.runner.stateful():
+        return "stateful"
+    return {Batching.FREE: "batched", Batching.ONE: "looped", Batching.NONE: "whole"}[
+        opened.runner.signature().batching
+    ]
+
+
+def summary(opened: Opened) -> str:
+    """The comparison that matters most, in one line: times of one record, and the difference from TensorFlow."""
+    interpreter = opened.profile.invoke_us[1]
+    parts = []
+    if opened.conversion is not None:
+        timings = opened.conversion["timings_us"]
+        parts += [f"model.predict {show_us(timings['predict'])}"] if "predict" in timings else []
+        parts.append(f"model(x) {show_us(timings['call'])}")
+    parts.append(f"interpreter {show_us(interpreter)}")
+    line = "one record: " + ", ".join(parts)
+    if opened.parity is not None:
+        worst = opened.parity.worst
+        line += f"; largest difference from TensorFlow {worst.absolute:.1e} ({worst.relative:.1e} of the scale)"
+    return line
+
+
+def show_us(microseconds: float) -> str:
+    """`46 ms`, `1.8 ms`, `17 us`."""
+    if microseconds < 1000:
+        return f"{microseconds:.3g} us"
+    return f"{microseconds / 1000:.3g} ms" if microseconds < 1e6 else f"{microseconds / 1e6:.3g} s"

@@ -1,0 +1,123 @@
+"""The one place that knows LiteRT."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from app.errors import ModelError
+from app.tensors import Array, Shape, Signature, TensorSpec, make_signature
+
+log = logging.getLogger(__name__)
+
+DEFAULT_SIGNATURE = "serving_default"
+
+_VARIABLE_OPS = frozenset({"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"})
+
+
+class Runner:
+    """One LiteRT interpreter with one kernel thread. Belongs to one thread at a time; the weights are mapped, not read.
+
+    Args:
+        path: a `.tflite` file.
+
+    Raises:
+        ModelError: LiteRT does not take the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._interpreter = Interpreter(model_path=str(path), num_threads=1)
+            self._names = _signature_tensors(self._interpreter)
+        except (ValueError, RuntimeError) as error:
+            raise ModelError(f"LiteRT does not load it: {one_line(error)}") from error
+        self._inputs = list(self._names[1].values())
+        self._outputs = list(self._names[2].values())
+        self._shapes: list[Shape] | None = None
+
+    def signature(self) -> Signature:
+        """Names, dtypes and shapes as the model's own signature gives them; without one, as its tensors do.
+
+        Raises:
+            ModelError: a tensor's dtype has no codec.
+        """
+        name, inputs, outputs = self._names
+        details = {
+            detail["index"]: detail
+            for detail in self._interpreter.get_input_details() + self._interpreter.get_output_details()
+        }
+        specs = [
+            tuple(_spec(tensor, details[index]) for tensor, index in tensors.items()) for tensors in (inputs, outputs)
+        ]
+        return make_signature(name, specs[0], specs[1])
+
+    def stateful(self) -> bool:
+        """Whether the graph keeps variables between invokes."""
+        return any(op["op_name"] in _VARIABLE_OPS for op in self._interpreter._get_ops_details())
+
+    def invoke(self, inputs: Sequence[Array]) -> list[Array]:
+        """Run the model once. The GIL is released meanwhile.
+
+        Args:
+            inputs: in the signature's order, of the signature's dtypes and of shapes that it admits.
+
+        Returns:
+            The outputs in the signature's order, as copies.
+
+        Raises:
+            ModelError: the interpreter refuses to allocate or to run.
+        """
+        interpreter = self._interpreter
+        shapes = [array.shape for array in inputs]
+        try:
+            if shapes != self._shapes:
+                self._allocate(shapes)
+            for index, array in zip(self._inputs, inputs, strict=True):
+                interpreter.set_tensor(index, array)
+            interpreter.invoke()
+            return [cast("Array", interpreter.get_tensor(index)) for index in self._outputs]
+        except (ValueError, RuntimeError) as error:
+            self._shapes = None
+            raise ModelError(f"the interpreter failed: {one_line(error)}") from error
+
+    def _allocate(self, shapes: list[Shape]) -> None:
+        for index, shape in zip(self._inputs, shapes, strict=True):
+            self._interpreter.resize_tensor_input(index, shape)
+        self._interpreter.allocate_tensors()
+        self._shapes = shapes
+
+
+def _signature_tensors(interpreter: Any) -> tuple[str, dict[str, int], dict[str, int]]:
+    """The served signature: its name, and `{name: tensor index}` of its inputs and outputs."""
+    signatures = interpreter._get_full_signature_list()
+    if signatures:
+        name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else next(iter(signatures))
+        subgraph = interpreter._interpreter.GetSubgraphIndexFromSignature(name)
+        if subgraph == 0:
+            chosen = signatures[name]
+            return name, _in_model_order(chosen["inputs"]), _in_model_order(chosen["outputs"])
+        log.debug("signature %s is subgraph %d: serving the primary subgraph by its tensor names", name, subgraph)
+    inputs = {_tensor_name(detail): detail["index"] for detail in interpreter.get_input_details()}
+    outputs = {_tensor_name(detail): detail["index"] for detail in interpreter.get_output_details()}
+    return DEFAULT_SIGNATURE, inputs, outputs
+
+
+def _in_model_order(tensors: dict[str, int]) -> dict[str, int]:
+    return {str(name): int(index) for name, index in tensors.items()}
+
+
+def _tensor_name(detail: dict[str, Any]) -> str:
+    return str(detail["name"]).removesuffix(":0")
+
+
+def _spec(name: str, detail: dict[str, Any]) -> TensorSpec:
+    shape = detail["shape_signature"] if len(detail["shape_signature"]) == len(detail["shape"]) else detail["shape"]
+    return TensorSpec(name, np.dtype(detail["dtype"]), tuple(int(size) for size in shape))
+
+
+def one_line(error: BaseException) -> str:
+    """An exception of the interpreter without its line breaks and source positions, at most 300 characters."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

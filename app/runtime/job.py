@@ -1,0 +1,66 @@
+"""One call on its way through a servable."""
+
+from collections.abc import Sequence
+from time import perf_counter_ns
+
+from app.errors import DeadlineExceeded
+from app.tensors import Array
+
+
+class Abandoned(Exception):
+    """Nobody waits for the answer any more, so there is none."""
+
+
+class Job:
+    """A decoded, or still to be decoded, call. Subclasses know the wire format; the runtime knows only arrays.
+
+    `prepare`, the invoke and `accept` run on one thread, the loop's or a pool's; `finish` always runs on the loop,
+    once. Times are in nanoseconds of `perf_counter_ns`.
+    """
+
+    __slots__ = ("abandoned", "deadline", "inputs", "invoke_ns", "queue_ns", "queued_at", "rows")
+
+    def __init__(self) -> None:
+        self.deadline = 0
+        self.abandoned = False
+        self.inputs: tuple[Array, ...] = ()
+        self.rows = 0
+        self.queued_at = 0
+        self.queue_ns = 0
+        self.invoke_ns = 0
+
+    def prepare(self) -> None:
+        """Fill `inputs` and `rows` if that has not been done.
+
+        Raises:
+            LitepoolError: the call is refused.
+        """
+        raise NotImplementedError
+
+    def accept(self, outputs: Sequence[Array]) -> None:
+        """Take the outputs, each `[rows, *record]`, in the signature's order.
+
+        Raises:
+            LitepoolError: they have no form in the caller's format.
+        """
+        raise NotImplementedError
+
+    def finish(self, error: Exception | None) -> None:
+        """Answer: with what `accept` was given, or with the error."""
+        raise NotImplementedError
+
+    def check_wanted(self) -> None:
+        """Refuse a call that nobody waits for, or that waited too long.
+
+        Raises:
+            Abandoned, DeadlineExceeded
+        """
+        if self.abandoned:
+            raise Abandoned
+        if self.queued_at:
+            now = perf_counter_ns()
+            self.queue_ns = now - self.queued_at
+            if now > self.deadline:
+                raise DeadlineExceeded(
+                    f"the request waited {self.queue_ns / 1e6:.0f} ms for the model, longer than it may: try later"
+                )

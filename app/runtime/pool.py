@@ -1,0 +1,75 @@
+"""Threads for models that are too slow to run on the event loop."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+Task = Callable[[int], None]
+
+
+class Queue:
+    """The tasks of one servable that wait for a pool thread. Its fields are guarded by the pool's condition."""
+
+    __slots__ = ("listed", "tasks")
+
+    def __init__(self) -> None:
+        self.tasks: deque[Task] = deque()
+        self.listed = False
+
+
+class Pool:
+    """Threads that serve several queues in turn, so that a slow model's backlog does not hold up another's.
+
+    A task is called with its thread's index, 0 to `threads` - 1, and must not raise: a servable keeps one interpreter
+    for each index, which so belongs to one thread for life.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.size = threads
+        self._ready: deque[Queue] = deque()
+        self._condition = threading.Condition()
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, args=(index,), name=f"pool-{index}", daemon=True)
+            for index in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, queue: Queue, task: Task, limit: int) -> bool:
+        """Put a task at the end of `queue`; False when `limit` tasks wait there already."""
+        with self._condition:
+            if len(queue.tasks) >= limit:
+                return False
+            queue.tasks.append(task)
+            if not queue.listed:
+                queue.listed = True
+                self._ready.append(queue)
+            self._condition.notify()
+            return True
+
+    def close(self) -> None:
+        """Run what waits, then end the threads."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, index: int) -> None:
+        while (task := self._take()) is not None:
+            task(index)
+
+    def _take(self) -> Task | None:
+        with self._condition:
+            while not self._ready:
+                if self._closed:
+                    return None
+                self._condition.wait()
+            queue = self._ready.popleft()
+            task = queue.tasks.popleft()
+            if queue.tasks:
+                self._ready.append(queue)
+            else:
+                queue.listed = False
+            return task

@@ -1,0 +1,89 @@
+"""What a servable costs, measured when it is loaded; lanes follow from it."""
+
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter_ns
+
+import numpy as np
+
+from app.errors import LitepoolError, ModelError
+from app.runtime import batching
+from app.runtime.interpreter import Runner
+from app.tensors import FREE, Array, Batching, Signature
+
+_BATCHES = (1, 8, 32, 256)
+_REPEATS = 9
+_BUDGET_NS = 40_000_000
+"""Time for one batch size, after which no larger one is tried."""
+
+_FREE_SIZES = (1, 8, 16, 32, 64, 96, 128, 160, 224, 256)
+"""Sizes tried for free inner dimensions, all alike, when nobody says what the model likes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Median cost of an invoke in microseconds, for each batch size measured."""
+
+    invoke_us: dict[int, float]
+
+    def inline_rows(self, limit_us: float) -> int:
+        """The most records whose invoke is expected to cost no more than `limit_us`; 0 when not even one does.
+
+        Between and beyond the measured sizes the cost is taken as linear, from the dearest measured rate.
+        """
+        best = 0
+        for rows, cost in self.invoke_us.items():
+            if cost > limit_us:
+                break
+            best = max(rows, int(rows * limit_us / cost)) if cost else rows
+        larger = [rows for rows in self.invoke_us if rows > best and self.invoke_us[rows] > limit_us]
+        return min([best, *(rows - 1 for rows in larger)])
+
+
+def example_inputs(signature: Signature, free: int, rows: int) -> list[Array]:
+    """Inputs of `rows` records, `[rows, *record]`, all zeros, with free inner dimensions set to `free`."""
+    arrays = []
+    for spec in signature.inputs:
+        record = tuple(free if size == FREE else size for size in signature.record_shape(spec))
+        arrays.append(np.zeros((rows, *record), spec.dtype))
+    return arrays
+
+
+def workable_inputs(runner: Runner, signature: Signature) -> list[Array]:
+    """One record that the model really runs on. This is also the first invoke, which is where some models fail.
+
+    Raises:
+        ModelError: no size of the free dimensions tried works.
+    """
+    free = any(FREE in signature.record_shape(spec) for spec in signature.inputs)
+    failures: list[LitepoolError] = []
+    for size in _FREE_SIZES if free else (1,):
+        inputs = example_inputs(signature, size, 1)
+        try:
+            batching.run(runner, signature.batching, inputs, 1)
+        except LitepoolError as error:
+            failures.append(error)
+        else:
+            return inputs
+    raise ModelError(f"it does not run: {failures[0].message}")
+
+
+def measure(runner: Runner, signature: Signature, example: list[Array]) -> Profile:
+    """Time `runner` on `example`, inputs of at least one record, repeated to each batch size."""
+    costs: dict[int, float] = {}
+    for rows in _BATCHES if signature.batching is Batching.FREE else (1,):
+        inputs = [np.resize(array, (rows, *array.shape[1:])) for array in example]
+        batching.run(runner, signature.batching, inputs, rows)
+        costs[rows] = _time(runner, signature, inputs, rows)
+        if costs[rows] * 1000 * _REPEATS > _BUDGET_NS / 4:
+            break
+    return Profile(costs)
+
+
+def _time(runner: Runner, signature: Signature, inputs: list[Array], rows: int) -> float:
+    took: list[int] = []
+    while len(took) < _REPEATS and sum(took) < _BUDGET_NS:
+        start = perf_counter_ns()
+        batching.run(runner, signature.batching, inputs, rows)
+        took.append(perf_counter_ns() - start)
+    return median(took) / 1000

@@ -1,0 +1,92 @@
+"""The ASGI application: every route in one place."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
+
+from app import __version__
+from app.dataplane import DataPlane
+from app.repository.cache import Cache
+from app.repository.convert import Converter
+from app.repository.manager import Manager
+from app.runtime.pool import Pool
+from app.runtime.servable import Lanes
+from app.server import control, errors, openapi, page
+from app.server.predict import Predict
+from app.settings import Settings
+from app.telemetry.metrics import Metrics
+
+
+class Services:
+    """What one worker consists of, made on its event loop."""
+
+    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
+        self.metrics = Metrics(loop.call_later)
+        self._pool = Pool(settings.pool_threads)
+        lanes = Lanes(self._pool, loop.call_soon_threadsafe, settings.inline_us, settings.queue_size)
+        converter = Converter(Cache(settings.cache_dir), settings.conversion_timeout, settings.conversion_memory)
+        self.manager = Manager(settings.models_dir, converter, lanes, settings.default_model)
+        self.dataplane = DataPlane(self.manager, self.metrics, settings.request_timeout)
+
+    def close(self) -> None:
+        """End the threads; waits for what they run."""
+        self.manager.close()
+        self._pool.close()
+        self.metrics.flush()
+
+
+def create_app(settings: Settings, on_settled: Callable[[Services], None] | None = None) -> FastAPI:
+    """Build the application; models are loaded when its lifespan starts.
+
+    Args:
+        on_settled: called on the loop once nothing of the first load is under way.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        services = app.state.services = Services(settings, loop)
+        _add_routes(app, services, settings)
+
+        def told() -> None:
+            app.openapi_schema = None
+            if on_settled is not None and services.manager.settled.is_set() and not app.state.told:
+                app.state.told = True
+                on_settled(services)
+
+        services.manager.changed = told
+        services.manager.start()
+        told()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(services.close)
+
+    app = FastAPIOffline(
+        title="Litepool",
+        version=__version__,
+        description="Keras and TFLite models over HTTP at the speed of the interpreter.",
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.told = False
+    errors.install(app)
+    return app
+
+
+def _add_routes(app: FastAPI, services: Services, settings: Settings) -> None:
+    predict = Predict(services.dataplane, settings.max_body_bytes)
+    app.router.routes.append(Route("/predict", predict, methods=["POST"]))
+    app.router.routes.append(Route("/predict/{model}", predict, methods=["POST"]))
+    app.include_router(control.router(services.manager, services.metrics))
+
+    async def home(_: object) -> HTMLResponse:
+        return HTMLResponse(page.render(services.manager))
+
+    app.router.routes.append(Route("/", home, methods=["GET"]))
+    app.openapi = lambda: openapi.build(app, services.manager)  # type: ignore[method-assign]

@@ -1,0 +1,89 @@
+"""`GET /`: what is served here, for a person with a browser. One page, no script, nothing from elsewhere."""
+
+from html import escape
+from typing import Any
+
+from app import __version__
+from app.repository import report
+from app.repository.loader import show_us
+from app.repository.manager import Manager
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8882; --good: #2a7d4f; --bad: #c0392b; --wait: #b7791f; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2.5rem auto; padding: 0 1.25rem; }
+h1 { margin: 0; font-size: 1.9rem; letter-spacing: -.02em; } h2 { margin: 2.2rem 0 .4rem; font-size: 1.25rem; }
+p { margin: .4rem 0; } nav a { margin-right: 1.1rem; } a { color: inherit; }
+.state { font-size: .75rem; font-weight: 600; padding: .15rem .55rem; border-radius: 1rem; color: #fff;
+  vertical-align: middle; }
+.AVAILABLE, .ok { background: var(--good); } .FAILED, .failed { background: var(--bad); }
+.START, .LOADING, .UNLOADING, .END, .starting, .degraded, .draining { background: var(--wait); }
+table { border-collapse: collapse; margin: .7rem 0; }
+th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); }
+th { font-weight: 600; } td.n { text-align: right; font-variant-numeric: tabular-nums; }
+pre { background: var(--soft); padding: .8rem 1rem; border-radius: .4rem; overflow-x: auto; font-size: .85rem; }
+.soft { opacity: .75; }
+"""
+
+
+def render(manager: Manager) -> str:
+    """The page as it is now."""
+    status, reason = manager.status()
+    models = "".join(_model(report.full(entry), manager.default_name()) for entry in manager.entries())
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Litepool</title>
+<style>{_STYLE}</style></head><body>
+<h1>Litepool <span class="state {status.value}">{status.value}</span></h1>
+<p class="soft">Version {escape(__version__)}. {escape(reason)}</p>
+<nav><a href="/docs">API documentation</a><a href="/models">Models</a>
+<a href="/healthz">Health</a><a href="/metrics">Metrics</a></nav>
+{models}
+</body></html>
+"""
+
+
+def _model(model: dict[str, Any], default: str | None) -> str:
+    name = model["name"]
+    parts = [
+        f'<h2>{escape(name)} <span class="state {model["state"]}">{model["state"]}</span></h2>',
+        f"<p>{escape(model['description'])}</p>" if model["description"] else "",
+        f"<p>{escape(model['reason'])}</p>" if model["reason"] else "",
+    ]
+    if "signature" in model:
+        parts += [_tensors(model["signature"]), _times(model), _call(name, name == default)]
+    return "".join(parts)
+
+
+def _tensors(signature: dict[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{kind}</td><td>{escape(tensor['name'])}</td><td>{tensor['dtype']}</td><td>{tensor['shape']}</td></tr>"
+        for kind in ("input", "output")
+        for tensor in signature[kind + "s"]
+    )
+    return f"<table><tr><th></th><th>name</th><th>dtype</th><th>shape</th></tr>{rows}</table>"
+
+
+def _times(model: dict[str, Any]) -> str:
+    conversion = model["conversion"]
+    if conversion is None:
+        return f"<p>The interpreter takes {show_us(model['profile']['invoke_us']['1'])} for one record.</p>"
+    times = conversion["one_record_us"]
+    rows = "".join(
+        f'<tr><td>{escape(way)}</td><td class="n">{show_us(took)}</td>'
+        f'<td class="n">{took / times["interpreter"]:,.0f} x</td></tr>'
+        for way, took in times.items()
+    )
+    differences = conversion["parity"]["differences"].values()
+    worst = max(difference["relative"] for difference in differences)
+    return (
+        f"<table><tr><th>one record, on this machine</th><th></th><th></th></tr>{rows}</table>"
+        f"<p>Largest difference from TensorFlow: {worst:.1e} of the output's scale.</p>"
+    )
+
+
+def _call(name: str, default: bool) -> str:
+    path = "/predict" if default else f"/predict/{name}"
+    command = (
+        f"curl -s localhost:8000/models/{name}   # shapes, conversion report, profile\n"
+        f"curl -s localhost:8000{path} -H 'Content-Type: application/json' -d '{{\"instance\": ...}}'"
+    )
+    return f'<pre>{escape(command)}</pre><p><a href="/docs">Try it with a real record</a></p>'

@@ -1,0 +1,105 @@
+"""uvicorn, run as a server that loses nothing when it is told to stop."""
+
+import asyncio
+import logging
+import signal
+import socket
+from time import monotonic
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.server.app import Services
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_IDLE_GRACE_SECONDS = 0.5
+"""How long a connection with no request on it is kept when the server drains: a request may be on its way."""
+
+_CLOSE = (b"connection", b"close")
+
+
+class Server(uvicorn.Server):
+    """Adds the drain to uvicorn: what was accepted is answered, and clients are told to go elsewhere."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._app = app
+        self._drain_seconds = drain_seconds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        services: Services = self._app.state.services
+        services.manager.drain()
+        # From here on every answer closes its connection.
+        self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
+        await self._stop_listening(sockets or [])
+        await self._finish_connections()
+        await super().shutdown([])
+
+    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
+        # Connections that the kernel has accepted for us are taken up by a few turns of the loop.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        for sock in sockets:
+            sock.close()
+
+    async def _finish_connections(self) -> None:
+        """Wait for requests under way; close idle connections after a grace, and all when the drain's time is up."""
+        start = monotonic()
+        while self.server_state.connections and not self.force_exit:
+            waited = monotonic() - start
+            if waited > self._drain_seconds:
+                log.warning("%d connections were cut off: the drain took too long", len(self.server_state.connections))
+                for connection in list(self.server_state.connections):
+                    connection.transport.abort()
+                return
+            for connection in list(self.server_state.connections):
+                if is_idle(connection):
+                    if waited > _IDLE_GRACE_SECONDS:
+                        connection.transport.close()
+                else:
+                    close_after_answer(connection)
+            await asyncio.sleep(0.02)
+
+
+def is_idle(connection: Any) -> bool:
+    """Whether a uvicorn connection has no request on it."""
+    return connection.cycle is None or connection.cycle.response_complete
+
+
+def close_after_answer(connection: Any) -> None:
+    """Have a connection closed after the last request that it has received."""
+    last = connection.pipeline[0][0] if connection.pipeline else connection.cycle
+    last.keep_alive = False
+
+
+def make_config(app: FastAPI, settings: Settings, log_config: dict[str, Any]) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=log_config,
+        access_log=settings.access_log,
+        server_header=False,
+        timeout_keep_alive=round(settings.keep_alive),
+        backlog=4096,
+    )
+
+
+def run(server: Server, sock: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT; returns when what was in flight is answered.
+
+    uvicorn raises a captured signal again once it is done, for the handlers that were there before: ours do nothing, so
+    that the process ends with 0.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    server.run([sock])

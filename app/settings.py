@@ -1,0 +1,106 @@
+"""Every setting of the server, and the only reader of the environment.
+
+Each field is an option of `litepool serve` and a variable `LITEPOOL_<NAME>`; docs/settings.md is written from here.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from platformdirs import user_cache_path
+from pydantic import Field, StringConstraints, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "LITEPOOL_"
+
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
+
+
+def available_cpus() -> int:
+    """How many CPUs this process may use: its affinity, and in a container the whole CPUs of the cgroup's quota."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cpus
+    if quota == "max":
+        return cpus
+    return max(1, min(cpus, int(quota) // int(period)))
+
+
+class Settings(BaseSettings):
+    """Validated at start; a wrong value is refused with its name and what was expected."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, validate_default=True)
+
+    models_dir: Path = Field(Path("models"), description="Folder of the models to serve.")
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose.")
+    workers: int = Field(
+        default_factory=available_cpus,
+        ge=1,
+        le=256,
+        description="Worker processes. Default: the CPUs that this process may use.",
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Pool threads of each worker, for models too slow to run inline. Default: its share of the CPUs.",
+    )
+    default_model: ModelName | None = Field(
+        None,
+        description="The model that /predict serves. Default: the only one, or the one named `default`.",
+    )
+    cache_dir: Path = Field(
+        default_factory=lambda: user_cache_path("litepool"),
+        description="Folder of converted models. Default: the user's cache directory.",
+    )
+    max_body_bytes: int = Field(64 * 2**20, ge=1024, description="Largest request body, in bytes; above it 413.")
+    request_timeout: float = Field(
+        30.0, gt=0, description="Seconds that a request may wait for its model before it is answered 504."
+    )
+    queue_size: int = Field(256, ge=1, description="Calls that may wait for one model in one worker; above it 503.")
+    inline_us: float = Field(
+        300.0,
+        ge=0,
+        description="An invoke measured cheaper than this, in microseconds, runs on the event loop; 0 turns that off.",
+    )
+    keep_alive: float = Field(75.0, ge=0, description="Seconds that an idle connection is kept.")
+    drain_seconds: float = Field(
+        8.0, ge=0, description="Seconds after SIGTERM within which requests under way are finished."
+    )
+    conversion_timeout: float = Field(900.0, gt=0, description="Seconds that the conversion of one model may take.")
+    conversion_memory: int = Field(
+        16 * 2**30, ge=2**30, description="Address space of the conversion process, in bytes."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["text", "json"] = Field("text", description="Log lines for people or for machines.")
+    access_log: bool = Field(False, description="Log a line for each request.")
+
+    @field_validator("models_dir")
+    @classmethod
+    def _models_dir_is_a_folder(cls, value: Path) -> Path:
+        if not value.is_dir():
+            found = "a file" if value.exists() else "nothing"
+            raise ValueError(
+                f"expected a folder of models and found {found} at '{value}': make it and put a model in it, "
+                f"for example {value}/my_model.keras, or name another folder"
+            )
+        return value
+
+    @property
+    def pool_threads(self) -> int:
+        """Pool threads of one worker: as set, or an even share of the CPUs."""
+        return self.threads or max(1, -(-available_cpus() // self.workers))
+
+
+def explain(error: ValidationError, given: dict[str, Any]) -> str:
+    """One line for each wrong setting: its name where it was given, what was found, what was expected."""
+    lines = []
+    for fault in error.errors():
+        name = str(fault["loc"][0])
+        option = "--" + name.replace("_", "-") if name in given and name != "models_dir" else PREFIX + name.upper()
+        message = fault["msg"].removeprefix("Value error, ")
+        lines.append(f"{option}={fault['input']}: {message}" if name != "models_dir" else f"{name}: {message}")
+    return "\n".join(lines)

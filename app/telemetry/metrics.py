@@ -1,0 +1,130 @@
+"""Counts and latencies, exposed by prometheus_client for all workers together.
+
+The request path only adds to plain lists; they are handed to prometheus_client at most a few times a second, because
+one of its observations costs a tenth of a small prediction. With `PROMETHEUS_MULTIPROC_DIR` set before this module is
+imported, as `litepool serve` does for several workers, a scrape of any worker answers for all.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+FLUSH_SECONDS = 0.25
+
+PHASES = ("decode", "queue", "invoke", "encode", "total")
+
+_BOUNDS = (
+    *(10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3),
+    *(10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+_BOUNDS_NS = tuple(round(bound * 1e9) for bound in _BOUNDS)
+
+
+class TallyHistogram(Histogram):
+    """A histogram that takes counts made elsewhere, one for each bucket, instead of single observations."""
+
+    def merge(self, counts: Sequence[int], total: float) -> None:
+        """Add `counts`, the last of them for what is above all bounds, and the sum of the observations."""
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+        self._sum.inc(total)
+
+
+class ModelMetrics:
+    """What one servable's requests add up to. For the event loop's thread only."""
+
+    __slots__ = ("_codes", "_counts", "_labels", "_metrics", "_records", "_sums")
+
+    def __init__(self, metrics: "Metrics", model: str, version: str) -> None:
+        self._metrics = metrics
+        self._labels = (model, version)
+        self._codes: dict[str, int] = {}
+        self._records = 0
+        self._counts = [[0] * (len(_BOUNDS) + 1) for _ in PHASES]
+        self._sums = [0] * len(PHASES)
+
+    def record(self, code: str, records: int, phases_ns: Sequence[int]) -> None:
+        """Count a request: its outcome, its records, and nanoseconds of each of `PHASES` (0 for one not entered)."""
+        self._codes[code] = self._codes.get(code, 0) + 1
+        self._records += records
+        for index, took in enumerate(phases_ns):
+            if took:
+                self._counts[index][bisect_left(_BOUNDS_NS, took)] += 1
+                self._sums[index] += took
+        self._metrics.touch(self)
+
+    def flush(self) -> None:
+        """Hand what was counted to prometheus_client."""
+        for code, count in self._codes.items():
+            self._metrics.requests.labels(*self._labels, code).inc(count)
+        self._codes.clear()
+        self._metrics.records.labels(*self._labels).inc(self._records)
+        self._records = 0
+        for index, phase in enumerate(PHASES):
+            counts = self._counts[index]
+            if any(counts):
+                self._metrics.seconds.labels(*self._labels, phase).merge(counts, self._sums[index] / 1e9)
+                self._counts[index] = [0] * len(counts)
+                self._sums[index] = 0
+
+
+class Metrics:
+    """All metrics of one worker.
+
+    Args:
+        later: called with a number of seconds and a function to call then, on the loop; `loop.call_later` fits.
+    """
+
+    def __init__(self, later: Callable[[float, Callable[[], None]], object]) -> None:
+        self._later = later
+        self._dirty: dict[ModelMetrics, None] = {}
+        self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "litepool_requests",
+            "Requests answered, by outcome; no model is named where none was found.",
+            ["model", "version", "code"],
+            registry=self._registry,
+        )
+        self.records = Counter("litepool_records", "Records predicted.", ["model", "version"], registry=self._registry)
+        self.seconds = TallyHistogram(
+            "litepool_request_seconds",
+            "Time of requests, in all and by phase.",
+            ["model", "version", "phase"],
+            registry=self._registry,
+            buckets=_BOUNDS,
+        )
+        self.unknown = ModelMetrics(self, "", "")
+
+    def model(self, name: str, version: int) -> ModelMetrics:
+        """The counters of one servable: labels come from what was resolved, never from a request."""
+        return ModelMetrics(self, name, str(version))
+
+    def touch(self, counters: ModelMetrics) -> None:
+        """Have `counters` flushed soon."""
+        if not self._dirty:
+            self._later(FLUSH_SECONDS, self.flush)
+        self._dirty[counters] = None
+
+    def flush(self) -> None:
+        """Hand everything counted so far to prometheus_client."""
+        for counters in self._dirty:
+            counters.flush()
+        self._dirty.clear()
+
+    def render(self) -> bytes:
+        """The exposition of all workers, in Prometheus' text format."""
+        self.flush()
+        return generate_latest(self._collected())
+
+    def _collected(self) -> Any:
+        if values.ValueClass is values.MutexValue:
+            return self._registry
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return registry

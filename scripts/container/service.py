@@ -1,0 +1,73 @@
+"""What a client sees of a started image."""
+
+import http.client
+import json
+import socket
+import time
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from container import CheckError
+from container.sandbox import Sandbox
+
+POLL_SECONDS = 0.02
+POLLS_PER_MEASUREMENT = 10
+TOLERANCE = 1e-4
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ask(port: int, method: str, path: str, body: object = None) -> tuple[int, Any]:
+    """Status and JSON answer of one call."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def wait_ready(sandbox: Sandbox, port: int, deadline: float) -> float:
+    """Seconds from the start until /healthz says "ok"; a degraded service has failed."""
+    said: Any = "nothing"
+    polls = 0
+    while sandbox.elapsed < deadline:
+        try:
+            status, said = ask(port, "GET", "/healthz")
+        except (OSError, http.client.HTTPException):
+            status = 0
+        ready = sandbox.elapsed
+        if status == HTTPStatus.OK and said.get("status") == "ok":
+            return ready
+        if status == HTTPStatus.OK or not sandbox.alive():
+            break
+        polls += 1
+        if polls % POLLS_PER_MEASUREMENT == 0:
+            sandbox.memory()
+        time.sleep(POLL_SECONDS)
+    raise CheckError(f"Not ready after {sandbox.elapsed:.1f} s; /healthz said {said}.\n{sandbox.said()}")
+
+
+def _largest(values: list[float]) -> int:
+    return max(range(len(values)), key=values.__getitem__)
+
+
+def check_digits(port: int, samples: Path) -> int:
+    """Post every sample to /predict: the digit and its probabilities must be those in the file."""
+    cases = json.loads(samples.read_text())
+    for case in cases:
+        status, answer = ask(port, "POST", "/predict", case["request"])
+        if status != HTTPStatus.OK:
+            raise CheckError(f"/predict answered {status} to the sample '{case['about']}': {answer}")
+        got, expected = answer["prediction"], case["answer"]["prediction"]
+        apart = max(abs(a - b) for a, b in zip(got, expected, strict=True))
+        if _largest(got) != _largest(expected) or apart > TOLERANCE:
+            raise CheckError(f"/predict is wrong for '{case['about']}': expected {expected}, got {got}")
+    return len(cases)
