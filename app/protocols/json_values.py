@@ -69,7 +69,8 @@ def describe(value: Any) -> str:
         case list():
             return f"a list of {len(value)}"
         case _:
-            return f"an object with {_cut(', '.join(map(json.dumps, value))) or 'no keys'}"
+            keys = _cut(", ".join(map(json.dumps, value)))
+            return f"an object with the key{'s' * (len(value) > 1)} {keys}" if keys else "an object without keys"
 
 
 def _cut(text: str) -> str:

@@ -9,9 +9,9 @@ import orjson
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC, ISO 8601), level, logger, process, message, and a traceback if there is one."""
+    """One JSON object a line: time (UTC, ISO 8601), level, logger, process, message, and any traceback."""
 
-    converter = staticmethod(time.gmtime)  # type: ignore[assignment]  # as logging documents it
+    converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
