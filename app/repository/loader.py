@@ -36,6 +36,14 @@ class Opened:
     conversion: dict[str, Any] | None = None
     parity: Parity | None = None
 
+    def example_request(self) -> dict[str, Any]:
+        """A body of `/predict` that works: the first sample, or one record that the model was seen to run on."""
+        if self.samples:
+            return self.samples[0].request
+        names = [spec.name for spec in self.runner.signature().inputs]
+        values = {name: array[0].tolist() for name, array in zip(names, self.example, strict=True)}
+        return {"instance": next(iter(values.values())) if len(values) == 1 else values}
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:

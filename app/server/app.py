@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
@@ -85,8 +86,8 @@ def _add_routes(app: FastAPI, services: Services, settings: Settings) -> None:
     app.router.routes.append(Route("/predict/{model}", predict, methods=["POST"]))
     app.include_router(control.router(services.manager, services.metrics))
 
-    async def home(_: object) -> HTMLResponse:
-        return HTMLResponse(page.render(services.manager))
+    async def home(request: Request) -> HTMLResponse:
+        return HTMLResponse(page.render(services.manager, request.url.netloc))
 
     app.router.routes.append(Route("/", home, methods=["GET"]))
     app.openapi = lambda: openapi.build(app, services.manager)  # type: ignore[method-assign]

@@ -25,34 +25,35 @@ def build(app: FastAPI, manager: Manager) -> dict[str, Any]:
     """The OpenAPI document of what is loaded now; kept until the models change."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        default: dict[str, Any] = {}
         paths: dict[str, Any] = {}
         for entry in manager.entries():
             if entry.loaded is None:
                 continue
             operation = _operation(entry.name, entry.loaded.opened)
             if entry.name == manager.default_name():
-                paths["/predict"] = {"post": {**operation, "operationId": "predict"}}
+                default["/predict"] = {"post": {**operation, "operationId": "predict"}}
             paths[f"/predict/{entry.name}"] = {"post": operation}
-        document["paths"] = {**paths, **document["paths"]}
-        document.setdefault("components", {}).setdefault("schemas", {})["Error"] = _object(
-            {"error": {"type": "string"}}
-        )
+        document["paths"] = {**default, **paths, **document["paths"]}
+        # In place of FastAPI's own schemas, which are of errors that this server does not give.
+        document["components"] = {"schemas": {"Error": _object({"error": {"type": "string"}})}}
+        document["paths"]["/models/{model}"]["get"]["responses"] = {
+            "200": {"description": "The model"},
+            "404": _error(_ERRORS["404"]),
+        }
         app.openapi_schema = document
     return app.openapi_schema
 
 
 def _operation(name: str, opened: Opened) -> dict[str, Any]:
     signature = opened.runner.signature()
-    content: dict[str, Any] = {
-        "application/json": {"schema": request_schema(signature), "examples": _examples(opened, signature)}
-    }
+    content: dict[str, Any] = {"application/json": {"schema": request_schema(signature), "examples": _examples(opened)}}
     answer: dict[str, Any] = {"application/json": {"schema": answer_schema(signature)}}
     binary = {"schema": {"type": "string", "format": "binary"}}
     if len(signature.inputs) == 1:
         content[npy.MEDIA_TYPE] = binary
     if len(signature.outputs) == 1:
         answer[npy.MEDIA_TYPE] = binary
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     return {
         "tags": ["predict"],
         "summary": f"Predict with {name}",
@@ -61,9 +62,14 @@ def _operation(name: str, opened: Opened) -> dict[str, Any]:
         "requestBody": {"required": True, "content": content},
         "responses": {
             "200": {"description": "The model's answer", "content": answer},
-            **{status: {"description": text, "content": error} for status, text in _ERRORS.items()},
+            **{status: _error(text) for status, text in _ERRORS.items()},
         },
     }
+
+
+def _error(description: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Error"}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
 def request_schema(signature: Signature) -> dict[str, Any]:
@@ -122,13 +128,11 @@ def _tensor(spec: TensorSpec, shape: Shape) -> dict[str, Any]:
     return schema
 
 
-def _examples(opened: Opened, signature: Signature) -> dict[str, Any]:
+def _examples(opened: Opened) -> dict[str, Any]:
     """The model's own samples; without any, one record that the model was seen to run on."""
     if opened.samples:
         return {
             f"sample {index}": {"summary": sample.about or f"sample {index}", "value": sample.request}
             for index, sample in enumerate(opened.samples[:4])
         }
-    values = {spec.name: array[0].tolist() for spec, array in zip(signature.inputs, opened.example, strict=True)}
-    record = next(iter(values.values())) if len(values) == 1 else values
-    return {"a record": {"summary": "a record that the model runs on", "value": {"instance": record}}}
+    return {"a record": {"summary": "a record that the model runs on", "value": opened.example_request()}}

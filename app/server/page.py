@@ -3,10 +3,14 @@
 from html import escape
 from typing import Any
 
+import orjson
+
 from app import __version__
 from app.repository import report
-from app.repository.loader import show_us
-from app.repository.manager import Manager
+from app.repository.loader import Opened, show_us
+from app.repository.manager import Entry, Manager
+
+_LONGEST_REQUEST = 600
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; --good: #2a7d4f; --bad: #c0392b; --wait: #b7791f; }
@@ -20,15 +24,15 @@ p { margin: .4rem 0; } nav a { margin-right: 1.1rem; } a { color: inherit; }
 table { border-collapse: collapse; margin: .7rem 0; }
 th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; } td.n { text-align: right; font-variant-numeric: tabular-nums; }
-pre { background: var(--soft); padding: .8rem 1rem; border-radius: .4rem; overflow-x: auto; font-size: .85rem; }
+pre { white-space: pre-wrap; background: var(--soft); padding: .8rem 1rem; border-radius: .4rem; font-size: .85rem; }
 .soft { opacity: .75; }
 """
 
 
-def render(manager: Manager) -> str:
-    """The page as it is now."""
+def render(manager: Manager, host: str) -> str:
+    """The page as it is now; `host` is what the browser calls us."""
     status, reason = manager.status()
-    models = "".join(_model(report.full(entry), manager.default_name()) for entry in manager.entries())
+    models = "".join(_model(entry, manager.default_name(), host) for entry in manager.entries())
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Litepool</title>
 <style>{_STYLE}</style></head><body>
@@ -41,15 +45,17 @@ def render(manager: Manager) -> str:
 """
 
 
-def _model(model: dict[str, Any], default: str | None) -> str:
-    name = model["name"]
+def _model(entry: Entry, default: str | None, host: str) -> str:
+    model = report.full(entry)
+    name = entry.name
     parts = [
         f'<h2>{escape(name)} <span class="state {model["state"]}">{model["state"]}</span></h2>',
         f"<p>{escape(model['description'])}</p>" if model["description"] else "",
         f"<p>{escape(model['reason'])}</p>" if model["reason"] else "",
     ]
-    if "signature" in model:
-        parts += [_tensors(model["signature"]), _times(model), _call(name, name == default)]
+    if entry.loaded is not None:
+        path = "/predict" if name == default else f"/predict/{name}"
+        parts += [_tensors(model["signature"]), _times(model), _call(f"{host}{path}", entry.loaded.opened)]
     return "".join(parts)
 
 
@@ -80,10 +86,10 @@ def _times(model: dict[str, Any]) -> str:
     )
 
 
-def _call(name: str, default: bool) -> str:
-    path = "/predict" if default else f"/predict/{name}"
-    command = (
-        f"curl -s localhost:8000/models/{name}   # shapes, conversion report, profile\n"
-        f"curl -s localhost:8000{path} -H 'Content-Type: application/json' -d '{{\"instance\": ...}}'"
-    )
-    return f'<pre>{escape(command)}</pre><p><a href="/docs">Try it with a real record</a></p>'
+def _call(url: str, opened: Opened) -> str:
+    """A command that works when it is pasted into a shell, unless its record would fill the page."""
+    request = orjson.dumps(opened.example_request()).decode()
+    if len(request) > _LONGEST_REQUEST or "'" in request:
+        return '<p><a href="/docs">Try it in the API documentation</a></p>'
+    command = f"curl -s {url} -d '{request}'"
+    return f"<pre>{escape(command)}</pre>"
