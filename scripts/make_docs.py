@@ -1,0 +1,94 @@
+"""Write the parts of the documentation that are generated: settings, the keys of model.toml, measured figures.
+
+Each part stands between `<!-- NAME -->` and `<!-- end NAME -->` in a page. With `--check` nothing is written, and the exit
+code says whether something would have been.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from app.repository.model_config import ModelConfig
+from app.settings import PREFIX, Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def settings_table() -> str:
+    """Every setting with its option, its variable, its default and its meaning."""
+    rows = ["| option | variable | default | meaning |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        option = "`MODELS_DIR` (argument)" if name == "models_dir" else f"`--{name.replace('_', '-')}`"
+        rows.append(f"| {option} | `{PREFIX}{name.upper()}` | {_default(field)} | {_meaning(field)} |")
+    return "\n".join(rows)
+
+
+def model_toml_table() -> str:
+    """Every key of model.toml."""
+    rows = ["| key | default | meaning |", "|---|---|---|"]
+    rows += [f"| `{name}` | {_default(field)} | {_meaning(field)} |" for name, field in _fields(ModelConfig).items()]
+    return "\n".join(rows)
+
+
+def training_table() -> str:
+    """What the training script wrote of the shipped models."""
+    rows = ["| model | trained on | held out | result |", "|---|---|---|---|"]
+    for path in sorted((ROOT / "models").glob("*/training.json")):
+        report: dict[str, Any] = json.loads(path.read_text())
+        measures = {key: value for key, value in report.items() if key in ("accuracy", "r2", "risk_accuracy")}
+        result = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in measures.items())
+        rows.append(f"| `{path.parent.name}` | {report['train']} | {report['held_out']} | {result} |")
+    return "\n".join(rows)
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    return model.model_fields
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default_factory is not None or field.default is None:
+        return ""
+    value = field.default
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`" if value != "" else ""
+
+
+def _meaning(field: FieldInfo) -> str:
+    return (field.description or "").replace("|", "\\|")
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "settings": settings_table,
+    "model.toml": model_toml_table,
+    "training": training_table,
+}
+
+
+def render(page: str) -> str:
+    """The page with its generated parts as they should be now."""
+    for name, make in PARTS.items():
+        pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)", re.DOTALL)
+        page = pattern.sub(lambda match, make=make: f"{match[1]}{make()}\n{match[2]}", page)  # type: ignore[misc]
+    return page
+
+
+def main() -> int:
+    stale = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = path.read_text(encoding="utf-8")
+        fresh = render(text)
+        if fresh != text:
+            stale.append(path.relative_to(ROOT).as_posix())
+            if "--check" not in sys.argv:
+                path.write_text(fresh, encoding="utf-8")
+    print("stale: " + ", ".join(stale) if stale else "the generated parts are fresh")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""The documentation says what the code does."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from app.server.app import create_app
+from app.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_generated_parts_of_the_documentation_are_fresh() -> None:
+    done = subprocess.run([sys.executable, ROOT / "scripts/make_docs.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_link_between_pages_leads_to_a_file() -> None:
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_command_that_the_readme_shows_is_a_target_of_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"^\$ make ([a-z -]+?)\s*(?:#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    wanted = {target for line in named for target in line.split()}
+    assert wanted
+    assert wanted <= targets
+
+
+def test_every_route_is_in_the_api_page() -> None:
+    page = (ROOT / "docs/api.md").read_text()
+    app = create_app(Settings(models_dir=ROOT / "models"))
+    control = (ROOT / "app/server/control.py").read_text()
+    paths = [*re.findall(r'@routes\.get\("([^"]+)"', control), "/predict", "/predict/{model}", app.docs_url or "/docs"]
+    assert len(paths) > 5
+    for path in paths:
+        assert path in page, f"docs/api.md does not tell of {path}"
