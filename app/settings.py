@@ -31,7 +31,9 @@ def available_cpus() -> int:
 class Settings(BaseSettings):
     """Validated at start; a wrong value is refused with its name and what was expected."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, validate_default=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, validate_default=True
+    )
 
     models_dir: Path = Field(Path("models"), description="Folder of the models to serve.")
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for all.")

@@ -15,6 +15,8 @@ from app.tensors import Array, Batching, Shape, Signature, TensorSpec, fits, sho
 
 MEDIA_TYPE = "application/x-npy"
 
+_MOST_DIMENSIONS = 32
+
 _HEADER_READERS = {
     (1, 0): npy_format.read_array_header_1_0,
     (2, 0): npy_format.read_array_header_2_0,
@@ -93,20 +95,28 @@ def read(body: bytes) -> Array:
                 f"the body: .npy version {version[0]}.{version[1]} is not known here, 1.0 and 2.0 are"
             )
         shape, fortran, dtype = _HEADER_READERS[version](stream)
-    except (ValueError, SyntaxError, TypeError, OverflowError) as error:
+    except InvalidArgument:
+        raise
+    except Exception as error:  # noqa: BLE001  A header made to harm has NumPy raise nearly anything.
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise InvalidArgument(f"the body is not an .npy file: {reason}") from None
     if dtype.hasobject or dtype.kind not in "biuf":
         raise InvalidArgument(f"the body: expected an array of numbers, found dtype {str(dtype)[:40]!r}")
     start = stream.tell()
-    return _view(body, start, shape, dtype, fortran)
+    return _view(body, start, tuple(map(int, shape)), dtype, fortran)
 
 
 def _view(body: bytes, start: int, shape: Shape, dtype: np.dtype[np.generic], fortran: bool) -> Array:
     count = 1
-    for size in shape:
-        if size < 0:
-            raise InvalidArgument(f"the body: the header gives the shape {show_shape(shape)}, with a negative size")
+    if len(shape) > _MOST_DIMENSIONS:
+        raise InvalidArgument(f"the body: expected at most {_MOST_DIMENSIONS} dimensions, found {len(shape)}")
+    for axis, size in enumerate(shape):
+        if not 0 < size <= len(body):
+            # A size of thousands of digits has no decimal text.
+            found = "less" if size < 0 else "0" if size == 0 else "more"
+            raise InvalidArgument(
+                f"the body: expected 1 to {len(body)} in dimension {axis} of the header's shape, found {found}"
+            )
         count *= size
     expected = count * dtype.itemsize
     if len(body) - start != expected:
@@ -143,6 +153,7 @@ def convert(array: Array, spec: TensorSpec) -> Array:
 
 def write(array: Array) -> bytes:
     """Write an `.npy` file of version 1.0."""
+    array = np.asarray(array, order="C")
     stream = io.BytesIO()
     npy_format.write_array_header_1_0(stream, npy_format.header_data_from_array_1_0(array))
-    return stream.getvalue() + np.ascontiguousarray(array).tobytes()
+    return stream.getvalue() + array.tobytes()

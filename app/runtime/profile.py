@@ -29,15 +29,15 @@ class Profile:
     def inline_rows(self, limit_us: float) -> int:
         """The most records whose invoke is expected to cost no more than `limit_us`; 0 when not even one does.
 
-        Between and beyond the measured sizes the cost is taken as linear, from the dearest measured rate.
+        Between two measured sizes a record is taken to cost as much as at the dearer, beyond the largest as there.
         """
-        best = 0
+        measured = best = 0
         for rows, cost in self.invoke_us.items():
+            expected = int(rows * limit_us / cost) if cost else rows
             if cost > limit_us:
-                break
-            best = max(rows, int(rows * limit_us / cost)) if cost else rows
-        larger = [rows for rows in self.invoke_us if rows > best and self.invoke_us[rows] > limit_us]
-        return min([best, *(rows - 1 for rows in larger)])
+                return max(measured, min(best, expected))
+            measured, best = rows, max(rows, expected)
+        return best
 
 
 def example_inputs(signature: Signature, free: int, rows: int) -> list[Array]:

@@ -41,11 +41,20 @@ class Services:
         self.metrics.flush()
 
 
-def create_app(settings: Settings, on_settled: Callable[[Services], None] | None = None) -> FastAPI:
+def _nothing(_: Services) -> None:
+    pass
+
+
+def create_app(
+    settings: Settings,
+    on_settled: Callable[[Services], None] = _nothing,
+    on_change: Callable[[Services], None] = _nothing,
+) -> FastAPI:
     """Build the application; models are loaded when its lifespan starts.
 
     Args:
         on_settled: called on the loop once nothing of the first load is under way.
+        on_change: called on the loop at the start, and after each change of what is loaded.
     """
 
     @asynccontextmanager
@@ -56,7 +65,8 @@ def create_app(settings: Settings, on_settled: Callable[[Services], None] | None
 
         def told() -> None:
             app.openapi_schema = None
-            if on_settled is not None and services.manager.settled.is_set() and not app.state.told:
+            on_change(services)
+            if services.manager.settled.is_set() and not app.state.told:
                 app.state.told = True
                 on_settled(services)
 

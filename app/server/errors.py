@@ -69,8 +69,13 @@ def _on_validation_error(_: Request, error: Exception) -> Response:
     return Response(error_body(f"{where}: {fault['msg']}"), 400, media_type="application/json")
 
 
+def new_request_id() -> str:
+    """What a message and the log call the same fault."""
+    return secrets.token_hex(8)
+
+
 def _on_bug(request: Request, error: Exception) -> Response:
-    identity = secrets.token_hex(8)
+    identity = new_request_id()
     log.error("request %s to %s failed", identity, request.url.path, exc_info=error)
     message = f"the server failed on this request; its log has it as request {identity}"
     return Response(error_body(message), 500, media_type="application/json")

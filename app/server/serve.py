@@ -5,20 +5,20 @@ import logging
 import signal
 import socket
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 
 from app.server.app import Services
+from app.server.express import Express, Lane
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _IDLE_GRACE_SECONDS = 0.5
 """How long a connection with no request on it is kept when the server drains: a request may be on its way."""
-
-_CLOSE = (b"connection", b"close")
 
 
 class Server(uvicorn.Server):
@@ -33,7 +33,7 @@ class Server(uvicorn.Server):
         services: Services = self._app.state.services
         services.manager.drain()
         # From here on every answer closes its connection.
-        self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
+        self.server_state.default_headers = [*self.server_state.default_headers, CLOSE_HEADER]
         await self._stop_listening(sockets or [])
         await self._finish_connections()
         await super().shutdown([])
@@ -57,33 +57,23 @@ class Server(uvicorn.Server):
                 for connection in list(self.server_state.connections):
                     connection.transport.abort()
                 return
-            for connection in list(self.server_state.connections):
-                if is_idle(connection):
-                    if waited > _IDLE_GRACE_SECONDS:
-                        connection.transport.close()
-                else:
-                    close_after_answer(connection)
+            for connection in cast("list[Express]", list(self.server_state.connections)):
+                if not connection.is_idle():
+                    connection.close_after_answer()
+                elif waited > _IDLE_GRACE_SECONDS:
+                    connection.transport.close()
             await asyncio.sleep(0.02)
 
 
-def is_idle(connection: Any) -> bool:
-    """Whether a uvicorn connection has no request on it."""
-    return connection.cycle is None or connection.cycle.response_complete
-
-
-def close_after_answer(connection: Any) -> None:
-    """Have a connection closed after the last request that it has received."""
-    last = connection.pipeline[0][0] if connection.pipeline else connection.cycle
-    last.keep_alive = False
-
-
-def make_config(app: FastAPI, settings: Settings, log_config: dict[str, Any]) -> uvicorn.Config:
+def make_config(app: FastAPI, lane: Lane, settings: Settings, log_config: dict[str, Any]) -> uvicorn.Config:
+    """uvicorn's configuration, with the express lane as its HTTP protocol."""
+    protocol = type("ExpressProtocol", (Express,), {"lane": lane})
     return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=protocol,
         ws="none",
         lifespan="on",
         log_config=log_config,

@@ -14,6 +14,7 @@ import orjson
 
 from app.repository.manager import State
 from app.server.app import Services, create_app
+from app.server.express import Lane
 from app.server.serve import Server, make_config, run
 from app.settings import Settings
 from app.telemetry import logging as log_setup
@@ -34,8 +35,13 @@ def report(services: Services) -> dict[str, object]:
 def work(settings: Settings, sock: socket.socket, settled: Callable[[dict[str, object]], None]) -> None:
     """Serve on a listening socket until told to stop."""
     log_config = log_setup.configure(settings.log_level, settings.log_format)
-    app = create_app(settings, lambda services: settled(report(services)))
-    run(Server(make_config(app, settings, log_config), app, settings.drain_seconds), sock)
+    lane = Lane(settings.max_body_bytes)
+
+    def changed(services: Services) -> None:
+        lane.open(services.dataplane, [entry.name for entry in services.manager.entries()])
+
+    app = create_app(settings, lambda services: settled(report(services)), changed)
+    run(Server(make_config(app, lane, settings, log_config), app, settings.drain_seconds), sock)
 
 
 def main() -> None:

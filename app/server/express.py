@@ -1,0 +1,335 @@
+"""The express lane: predictions straight from uvicorn's HTTP parser to the dataplane and back to the socket.
+
+A subclass of uvicorn's httptools protocol. For a POST to a known prediction path it gathers the body, hands it to the
+dataplane when the message is complete, and writes the answer to the transport: no ASGI scope, no task, no messages.
+Everything else, and whatever is unusual about a request, goes the way that uvicorn would take it.
+
+Order on a connection: express requests run as they come and their answers are held back until it is their turn. A
+request for the ASGI application waits in uvicorn's own pipeline until the express requests before it are answered, and
+while that pipeline is not empty no request is express.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.utils import get_client_addr
+from uvicorn.server import ServerState
+
+from app.dataplane import JSON, Answer, DataPlane
+from app.errors import Internal, InvalidArgument, LitepoolError, TooLarge, Unavailable
+from app.runtime.job import Job
+from app.server.errors import STATUS, error_body, new_request_id
+
+log = logging.getLogger(__name__)
+
+_MOST_PENDING = 64
+"""Unanswered express requests of one connection above which no more is read from it."""
+
+_HEAD = {
+    media_type: b"content-type: " + media_type.encode() + b"\r\ncontent-length: "
+    for media_type in (JSON, "application/x-npy")
+}
+
+
+class Lane:
+    """What the connections of one worker share: the dataplane, and which paths are express.
+
+    Args:
+        max_body: the largest body taken, in bytes.
+    """
+
+    def __init__(self, max_body: int) -> None:
+        self.max_body = max_body
+        self.dataplane: DataPlane
+        self.paths: Mapping[bytes, str | None] = {}
+        self.closing = False
+        """Whether uvicorn's default headers tell clients to close, as they do when the server drains."""
+        self._headers: list[tuple[bytes, bytes]] | None = None
+        self._lines = b""
+
+    def open(self, dataplane: DataPlane, names: list[str]) -> None:
+        """Make `/predict`, and `/predict/{model}` of these models, express."""
+        self.dataplane = dataplane
+        self.paths = {b"/predict": None, **{b"/predict/" + name.encode(): name for name in names}}
+
+    def default_lines(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        """uvicorn's default headers as bytes, but for `Connection: close`; they are a new list each second."""
+        if headers is not self._headers:
+            self._headers = headers
+            self._lines = b"".join(b"%b: %b\r\n" % header for header in headers if header != CLOSE_HEADER)
+            self.closing = CLOSE_HEADER in headers
+        return self._lines
+
+
+class Turn:
+    """One express request's place in the order of its connection's answers."""
+
+    __slots__ = ("answer", "job", "keep_alive", "line", "status")
+
+    def __init__(self, keep_alive: bool, line: str | None) -> None:
+        self.keep_alive = keep_alive
+        self.line = line
+        self.job: Job | None = None
+        self.answer: bytes | None = None
+        self.status = 200
+
+
+class _Busy:
+    """Stands for a cycle that is not complete, so that uvicorn queues the next behind it."""
+
+    response_complete = False
+
+
+class Express(HttpToolsProtocol):
+    """One connection."""
+
+    lane: Lane
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._turns: deque[Turn] = deque()
+        self._express: Turn | None = None
+        self._model: str | None = None
+        self._content_type = b""
+        self._accept = b""
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._in_message = False
+        self._heard = 0.0
+
+    # What the server asks of a connection when it drains.
+
+    def is_idle(self) -> bool:
+        """Whether there is no request on the connection, not even a part of one."""
+        return not self._in_message and not self._turns and (self.cycle is None or self.cycle.response_complete)
+
+    def close_after_answer(self) -> None:
+        """Close after the last request received so far; express requests see to that when they are answered."""
+        if self.pipeline:
+            self.pipeline[0][0].keep_alive = False
+        elif self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+
+    # Called by the transport.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._heard = self.loop.time()
+        self._arm(self.timeout_keep_alive)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = self.loop.time()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._bad_request()
+        except httptools.HttpParserUpgrade:
+            self._unsupported_upgrade_warning()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        for turn in self._turns:
+            if turn.job is not None:
+                turn.job.abandoned = True
+        self._turns.clear()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._resume_reading()
+
+    # Called by the parser.
+
+    def on_message_begin(self) -> None:
+        # uvicorn builds the ASGI scope here; ours is built once it is known that one is needed.
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._in_message = True
+
+    def on_headers_complete(self) -> None:
+        parser = self.parser
+        if (
+            self.url in self.lane.paths
+            and parser.get_method() == b"POST"
+            and parser.get_http_version() == "1.1"
+            and not parser.should_upgrade()
+            and not self.expect_100_continue
+            and not self.pipeline
+            and (self.cycle is None or self.cycle.response_complete)
+        ):
+            self._begin_express()
+            return
+        self._express = None
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, expects
+        self.scope["headers"] = headers
+        if self._turns:
+            self.cycle = _Busy()  # type: ignore[assignment]
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self._express is None:
+            super().on_body(body)
+            return
+        self._size += len(body)
+        if self._size <= self.lane.max_body:
+            self._chunks.append(body)
+        elif self._express.answer is None:
+            self._refuse_body(self._express, f"more than {self.lane.max_body}")
+
+    def on_message_complete(self) -> None:
+        self._in_message = False
+        turn, self._express = self._express, None
+        if turn is None:
+            super().on_message_complete()
+            return
+        if turn.answer is not None or self.transport.is_closing():
+            return
+        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks = []
+        try:
+            turn.job = self.lane.dataplane.predict(
+                self._model,
+                body,
+                self._content_type.decode("latin-1"),
+                self._accept.decode("latin-1"),
+                partial(self._deliver, turn),
+            )
+        except Exception as error:  # noqa: BLE001  As for any request: it is logged, and the caller is told.
+            self._deliver(turn, self._fault(error))
+        if len(self._turns) >= _MOST_PENDING:
+            self.flow.pause_reading()
+
+    # Ours.
+
+    def _begin_express(self) -> None:
+        self._model = self.lane.paths[self.url]
+        self._content_type = self._accept = b""
+        self._chunks = []
+        self._size = 0
+        length = b""
+        for name, value in self.headers:
+            if name == b"content-type":
+                self._content_type = value
+            elif name == b"accept":
+                self._accept = value
+            elif name == b"content-length":
+                length = value
+        turn = self._express = Turn(self.parser.should_keep_alive(), self._access_line() if self.access_log else None)
+        self._turns.append(turn)
+        if len(length) > 7 and int(length) > self.lane.max_body:
+            self._refuse_body(turn, length.decode())
+
+    def _refuse_body(self, turn: Turn, size: str) -> None:
+        """Answer 413 before the body has come; the rest of it is read and dropped."""
+        self._chunks = []
+        self._deliver(turn, TooLarge(f"the body has {size} bytes, and the server takes {self.lane.max_body} at most"))
+
+    def _deliver(self, turn: Turn, reply: Answer | LitepoolError) -> None:
+        """Take a reply; write it, and those that waited for it, when it is its turn."""
+        turn.job = None
+        if isinstance(reply, Answer):
+            head, body = _HEAD[reply.media_type], reply.body
+        else:
+            turn.status = STATUS[reply.code]
+            head, body = _HEAD[JSON], error_body(reply.message)
+            if isinstance(reply, Unavailable) and reply.retry_after is not None:
+                head = b"retry-after: %d\r\n" % reply.retry_after + head
+        turn.answer = b"%b%d\r\n\r\n%b" % (head, len(body), body)
+        turns = self._turns
+        while turns and turns[0].answer is not None:
+            if self.transport.is_closing():
+                return
+            self._write(turns.popleft())
+        if turns:
+            self._resume_reading()
+        else:
+            self._all_answered()
+
+    def _write(self, turn: Turn) -> None:
+        """Write one answer, and close the connection if it is the last."""
+        assert turn.answer is not None
+        defaults = self.lane.default_lines(self.server_state.default_headers)
+        last = not turn.keep_alive or (self.lane.closing and not self._turns and not self._in_message)
+        close = b"connection: close\r\n" if last else b""
+        self.transport.write(b"".join((STATUS_LINE[turn.status], defaults, close, turn.answer)))
+        self.server_state.total_requests += 1
+        if turn.line is not None:
+            self.access_logger.info("%s %d", turn.line, turn.status)
+        if last:
+            self.transport.close()
+
+    def _all_answered(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        if not self.flow.write_paused and not self.pipeline and len(self._turns) < _MOST_PENDING:
+            self.flow.resume_reading()
+
+    def _arm(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection on which nothing was heard for long; look again later at one that was in use.
+
+        One timer a connection, not one a request.
+        """
+        self.timeout_keep_alive_task = None
+        if self.transport.is_closing():
+            return
+        answered = not self._turns and (self.cycle is None or self.cycle.response_complete)
+        quiet = self.loop.time() - self._heard
+        if answered and quiet >= self.timeout_keep_alive:
+            self.transport.close()
+        else:
+            self._arm(max(self.timeout_keep_alive - quiet, 0.1))
+
+    def _bad_request(self) -> None:
+        """Answer what is not HTTP with our kind of error, after what was asked before it."""
+        self.logger.warning("Invalid HTTP request received.")
+        message = "the request is not valid HTTP/1.1"
+        if self._turns:
+            turn = Turn(keep_alive=False, line=None)
+            self._turns.append(turn)
+            self.flow.pause_reading()
+            self._deliver(turn, InvalidArgument(message))
+        else:
+            self.send_400_response(message)
+
+    def send_400_response(self, msg: str) -> None:
+        body = error_body(msg)
+        head = b"%bconnection: close\r\n%b%d\r\n\r\n" % (STATUS_LINE[400], _HEAD[JSON], len(body))
+        if not self.transport.is_closing():
+            self.transport.write(head + body)
+            self.transport.close()
+
+    def _fault(self, error: Exception) -> Internal:
+        identity = new_request_id()
+        log.error("request %s to %s failed", identity, self.url.decode("latin-1"), exc_info=error)
+        return Internal(f"the server failed on this request; its log has it as request {identity}")
+
+    def _access_line(self) -> str:
+        scope: Any = {"client": self.client}
+        return f'{get_client_addr(scope)} - "POST {self.url.decode("latin-1")} HTTP/1.1"'
