@@ -144,6 +144,26 @@ def warm_cache(models_dir: Path, cache_dir: str | None) -> None:
         raise Failure("; ".join(f"{name}: {reason}" for name, reason in failed.items()))
 
 
+@main.command()
+@click.argument("model", required=False)
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The running server.")
+@click.option("--connections", default="1,8,32", show_default=True, help="How many at once; several runs by commas.")
+@click.option("--seconds", default=3.0, show_default=True, help="Length of each run.")
+def bench(model: str | None, url: str, connections: str, seconds: float) -> None:
+    """Measure a running server with MODEL's first sample (default: the default model)."""
+    from app import bench as load
+
+    counts = [int(count) for count in connections.split(",") if count.strip().isdigit()]
+    if not counts or min(counts) < 1:
+        raise WrongSetting(f"--connections={connections}: expected whole numbers of 1 or more, separated by commas")
+    path, body = _or_fail(lambda: load.example_request(url.rstrip("/"), model))
+    click.echo(f"{'connections':>11}  {'requests/s':>10}  {'p50 us':>8}  {'p99 us':>8}  {'failed':>6}")
+    for count in counts:
+        result = _or_fail(lambda count=count: load.run(url, path, body, count, seconds))
+        p50, p99 = result.percentile(0.5), result.percentile(0.99)
+        click.echo(f"{count:>11}  {result.per_second:>10,.0f}  {p50:>8,.0f}  {p99:>8,.0f}  {result.failed:>6}")
+
+
 def _cache_settings(cache_dir: str | None) -> Settings:
     given: dict[str, Any] = {"models_dir": ".", "cache_dir": cache_dir}
     return read_settings(given)

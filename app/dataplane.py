@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Protocol
 
-from app.errors import LitepoolError, UnsupportedFormat
+from app.errors import Internal, LitepoolError, UnsupportedFormat
 from app.protocols import npy
 from app.protocols.call import Call
 from app.protocols.predict_json import PredictJson
@@ -43,46 +43,77 @@ class Codec(Protocol):
     def encode(self, call: Call, outputs: Sequence[Array]) -> bytes: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a request is decoded and its answer encoded."""
+
+    decoder: Codec
+    encoder: Codec
+    media_type: str
+
+
 class Bound:
     """A servable with everything that its requests need, made once."""
 
-    __slots__ = ("json", "metrics", "npy", "servable")
+    __slots__ = ("_json", "_npy", "_usual", "metrics", "servable")
 
     def __init__(self, servable: Servable, metrics: ModelMetrics) -> None:
         self.servable = servable
         self.metrics = metrics
-        self.json = PredictJson(servable.signature)
-        self.npy = npy.Npy(servable.signature)
+        self._json = PredictJson(servable.signature)
+        self._npy = npy.Npy(servable.signature)
+        self._usual = {
+            (kind, accept): Way(self._json, self._json, JSON) for kind in (JSON, "") for accept in ("*/*", JSON, "")
+        }
+
+    def way(self, content_type: str, accept: str) -> Way:
+        """Choose the codecs by the request's headers.
+
+        Raises:
+            UnsupportedFormat: there is none for the body, or none that can hold the answer.
+        """
+        usual = self._usual.get((content_type, accept))
+        if usual is not None:
+            return usual
+        kind = content_type.partition(";")[0].strip().lower()
+        decoder: Codec
+        if kind in _JSON_TYPES:
+            decoder = self._json
+        elif kind == npy.MEDIA_TYPE:
+            decoder = self._npy
+        else:
+            raise UnsupportedFormat(f"Content-Type: expected {JSON} or {npy.MEDIA_TYPE}, found {content_type[:80]!r}")
+        if npy.MEDIA_TYPE not in accept.lower():
+            return Way(decoder, self._json, JSON)
+        self._npy.check_encodes()
+        return Way(decoder, self._npy, npy.MEDIA_TYPE)
 
 
 class Exchange(Job):
     """One request of `/predict` on its way. Keep it to `abandon` it when the client has gone."""
 
     __slots__ = (
-        *("_answer", "_body", "_bound", "_call", "_decode_ns", "_decoder"),
-        *("_deliver", "_encode_ns", "_encoder", "_media_type", "_started"),
+        *("_answer", "_body", "_bound", "_call", "_decode_ns"),
+        *("_deliver", "_encode_ns", "_started", "_way"),
     )
 
-    def __init__(
-        self, bound: Bound, body: bytes, decoder: Codec, encoder: Codec, media_type: str, deliver: Deliver
-    ) -> None:
+    def __init__(self, bound: Bound, way: Way, body: bytes, deliver: Deliver, timeout_ns: int) -> None:
         super().__init__()
         self._bound = bound
+        self._way = way
         self._body = body
-        self._decoder = decoder
-        self._encoder = encoder
-        self._media_type = media_type
         self._deliver = deliver
         self._call: Call | None = None
         self._answer = b""
         self._started = perf_counter_ns()
+        self.deadline = self._started + timeout_ns
         self._decode_ns = 0
         self._encode_ns = 0
 
     def prepare(self) -> None:
         if self._call is None:
             start = perf_counter_ns()
-            call = self._call = self._decoder.decode(self._body)
+            call = self._call = self._way.decoder.decode(self._body)
             self.inputs = call.inputs
             self.rows = call.rows
             self._body = b""
@@ -91,7 +122,7 @@ class Exchange(Job):
     def accept(self, outputs: Sequence[Array]) -> None:
         assert self._call is not None
         start = perf_counter_ns()
-        self._answer = self._encoder.encode(self._call, outputs)
+        self._answer = self._way.encoder.encode(self._call, outputs)
         self._encode_ns = perf_counter_ns() - start
 
     def finish(self, error: Exception | None) -> None:
@@ -105,7 +136,7 @@ class Exchange(Job):
         metrics = self._bound.metrics
         if error is None:
             metrics.record("OK", self.rows, phases)
-            self._deliver(Answer(self._answer, self._media_type))
+            self._deliver(Answer(self._answer, self._way.media_type))
         elif isinstance(error, LitepoolError):
             metrics.record(error.code.value, 0, phases)
             self._deliver(error)
@@ -125,7 +156,7 @@ class DataPlane:
         self._manager = manager
         self._metrics = metrics
         self._timeout_ns = round(request_timeout * 1e9)
-        self._bound: dict[str, Bound] = {}
+        self._bound: dict[str | None, Bound] = {}
 
     def predict(self, model: str | None, body: bytes, content_type: str, accept: str, deliver: Deliver) -> Job | None:
         """Answer a request of `/predict`.
@@ -139,18 +170,19 @@ class DataPlane:
         Returns:
             The job, if it is still under way.
         """
-        try:
-            bound = self._bind(self._manager.find(model))
-        except LitepoolError as error:
+        bound = self._bound.get(model)
+        if bound is None:
+            error = self._why_not(model)
             self._metrics.unknown.record(error.code.value, 0, ())
             deliver(error)
             return None
         try:
-            exchange = self._exchange(bound, body, content_type, accept, deliver)
+            way = bound.way(content_type, accept)
         except LitepoolError as error:
             bound.metrics.record(error.code.value, 0, ())
             deliver(error)
             return None
+        exchange = Exchange(bound, way, body, deliver, self._timeout_ns)
         try:
             inline = len(body) < _OFFLOAD_BYTES
             if inline:
@@ -161,26 +193,24 @@ class DataPlane:
             return None
         return exchange
 
-    def _bind(self, servable: Servable) -> Bound:
-        bound = self._bound.get(servable.name)
-        if bound is None or bound.servable is not servable:
-            metrics = self._metrics.model(servable.name, servable.version)
-            bound = self._bound[servable.name] = Bound(servable, metrics)
-        return bound
+    def refresh(self) -> None:
+        """Take over what the manager serves now; to be called after each change of it."""
+        known = {bound.servable: bound for bound in self._bound.values()}
+        bounds: dict[str | None, Bound] = {}
+        for servable in self._manager.serving():
+            bound = known.get(servable)
+            if bound is None:
+                bound = Bound(servable, self._metrics.model(servable.name, servable.version))
+            bounds[servable.name] = bound
+        default = self._manager.default_name()
+        if default in bounds:
+            bounds[None] = bounds[default]
+        self._bound = bounds
 
-    def _exchange(self, bound: Bound, body: bytes, content_type: str, accept: str, deliver: Deliver) -> Exchange:
-        kind = content_type.partition(";")[0].strip().lower()
-        decoder: Codec
-        if kind in _JSON_TYPES:
-            decoder = bound.json
-        elif kind == npy.MEDIA_TYPE:
-            decoder = bound.npy
-        else:
-            raise UnsupportedFormat(f"Content-Type: expected {JSON} or {npy.MEDIA_TYPE}, found {content_type[:80]!r}")
-        if npy.MEDIA_TYPE in accept:
-            bound.npy.check_encodes()
-            exchange = Exchange(bound, body, decoder, bound.npy, npy.MEDIA_TYPE, deliver)
-        else:
-            exchange = Exchange(bound, body, decoder, bound.json, JSON, deliver)
-        exchange.deadline = perf_counter_ns() + self._timeout_ns
-        return exchange
+    def _why_not(self, model: str | None) -> LitepoolError:
+        """Why nothing is bound for this name."""
+        try:
+            self._manager.find(model)
+        except LitepoolError as error:
+            return error
+        return Internal(f"model {model!r} is loaded and not yet bound")

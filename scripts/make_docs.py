@@ -1,7 +1,7 @@
 """Write the parts of the documentation that are generated: settings, the keys of model.toml, measured figures.
 
-Each part stands between `<!-- NAME -->` and `<!-- end NAME -->` in a page. With `--check` nothing is written, and the exit
-code says whether something would have been.
+Each part stands between `<!-- NAME -->` and `<!-- end NAME -->` in a page. With `--check` nothing is written, and the
+exit code says whether something would have been.
 """
 
 import json

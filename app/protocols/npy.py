@@ -65,8 +65,8 @@ class Npy:
             UnsupportedFormat: the model has several outputs.
         """
         self.check_encodes()
-        one = call.form is Form.INSTANCE or self._signature.batching is Batching.NONE
-        return write(outputs[0][0] if one and call.rows == 1 else outputs[0])
+        whole = call.form is Form.INPUTS and self._signature.batching is Batching.NONE
+        return write(outputs[0][0] if whole or call.form is Form.INSTANCE else outputs[0])
 
     def check_encodes(self) -> None:
         """Refuse a model with several outputs before anything is run.
@@ -135,7 +135,7 @@ def convert(array: Array, spec: TensorSpec) -> Array:
         InvalidArgument: the kinds differ (floats for integers, booleans for numbers), or a value is out of range.
     """
     if array.dtype == spec.dtype and array.dtype.isnative:
-        return np.ascontiguousarray(array)
+        return np.asarray(array, order="C")
     where = f"the body: expected {spec.dtype.name} values for input {spec.name!r}, found"
     kinds = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}[spec.dtype.kind]
     if array.dtype.kind not in kinds:
@@ -145,7 +145,7 @@ def convert(array: Array, spec: TensorSpec) -> Array:
         if int(array.min()) < limits.min or int(array.max()) > limits.max:
             raise InvalidArgument(f"{where} {array.dtype.name} values from {array.min()} to {array.max()}")
     with np.errstate(over="ignore"):
-        result = np.ascontiguousarray(array, dtype=spec.dtype)
+        result = np.asarray(array, spec.dtype, order="C")
     if spec.dtype.kind == "f" and np.isinf(result).sum() != np.isinf(array).sum():
         raise InvalidArgument(f"{where} values beyond its range, up to {np.abs(array[np.isfinite(array)]).max()}")
     return result

@@ -17,6 +17,7 @@ import orjson
 from app.errors import InvalidArgument
 from app.protocols import json_values
 from app.protocols.call import Call, Form
+from app.protocols.json_buffer import BufferReader
 from app.tensors import FREE, Array, Batching, Shape, Signature, TensorSpec, fits
 
 _KEYS = {form.value: form for form in Form}
@@ -36,6 +37,9 @@ class PredictJson:
             Form.INSTANCES: [(FREE, *signature.record_shape(spec)) for spec in signature.inputs],
             Form.INPUTS: [signature.tensor_shape(spec) for spec in signature.inputs],
         }
+        self._reader = None
+        if self._single is not None:
+            self._reader = BufferReader(self._single, {form: shapes[0] for form, shapes in self._wanted.items()})
         self._bare_rows = signature.batching is Batching.NONE
 
     def decode(self, body: bytes) -> Call:
@@ -44,6 +48,11 @@ class PredictJson:
         Raises:
             InvalidArgument: naming what was found, where, and what was expected.
         """
+        if self._reader is not None and (read := self._reader.read(body)) is not None:
+            form, array = read
+            if form is Form.INSTANCE or (form is Form.INPUTS and self._bare_rows):
+                return Call((array[np.newaxis],), 1, form)
+            return Call((array,), len(array), form)
         call = self._decode_fast(body)
         return call if call is not None else self._decode_slow(body)
 

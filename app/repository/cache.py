@@ -1,9 +1,9 @@
 """Converted models on disk.
 
-    CACHE_DIR/v1/<key>/<TensorFlow version>/{model.tflite, parity.npz, report.json}
+    CACHE_DIR/v1/<key>/<versions that made it>/{model.tflite, parity.npz, report.json, sha256.json}
 
 The key is a digest of the model's content and of everything else that shapes the result. An entry appears whole, by a
-rename, and never changes after; report.json holds the digests of the other two files, so that damage is noticed.
+rename, and never changes after; sha256.json holds the digests of the other files, so that damage is noticed.
 """
 
 import hashlib
@@ -12,18 +12,23 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from app.errors import ModelError
 
 log = logging.getLogger(__name__)
 
-_FILES = ("model.tflite", "parity.npz")
+_MADE = ("model.tflite", "parity.npz")
+_FILES = (*_MADE, "report.json")
+
+_LOCK_SECONDS = 0.5
+"""How often one who waits for another process' entry hears of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ class Cache:
         self._folder = folder / "v1"
 
     def find(self, key: str, version: str | None) -> Entry | None:
-        """The sound entry for `key`, made by TensorFlow `version`; with None, by whichever, the last made first."""
+        """The sound entry for `key` that `version` made; with None, that any did, the last made first."""
         place = self._folder / key
         try:
             folders = [place / version] if version else sorted(place.iterdir(), key=_made, reverse=True)
@@ -57,8 +62,17 @@ class Cache:
             return None
         return next((entry for folder in folders if (entry := _read(folder)) is not None), None)
 
-    def find_or_make(self, key: str, version: str, make: Callable[[Path], dict[str, Any]]) -> Entry:
+    def find_or_make(
+        self,
+        key: str,
+        version: str,
+        make: Callable[[Path], dict[str, Any]],
+        waiting: Callable[[], None] = lambda: None,
+    ) -> Entry:
         """Find an entry, or have `make` fill a folder and return its report.
+
+        Args:
+            waiting: called now and then while another process makes the entry; it may raise to wait no longer.
 
         Raises:
             ModelError: `make` did, or the folder cannot be written.
@@ -69,10 +83,13 @@ class Cache:
         place = self._folder / key
         try:
             place.mkdir(parents=True, exist_ok=True)
-            with FileLock(place / f"{version}.lock"):
+            with _locked(place / f"{version}.lock", waiting):
                 return self.find(key, version) or self._make(place / version, make)
         except OSError as error:
-            raise ModelError(f"the cache {self._folder.parent} cannot be written: {error}") from error
+            raise ModelError(
+                f"the cache {self._folder.parent} cannot be written ({error.strerror or error}): set cache_dir to "
+                "another folder"
+            ) from error
 
     def _make(self, folder: Path, make: Callable[[Path], dict[str, Any]]) -> Entry:
         if folder.exists():
@@ -83,12 +100,12 @@ class Cache:
             report = make(work)
             ready = work / "entry"
             ready.mkdir()
-            for file in _FILES:
-                _sync(work / file)
+            for file in _MADE:
                 (work / file).rename(ready / file)
-            report["sha256"] = {file: _digest(ready / file) for file in _FILES}
             (ready / "report.json").write_text(json.dumps(report, indent=1))
-            _sync(ready / "report.json")
+            (ready / "sha256.json").write_text(json.dumps({file: _digest(ready / file) for file in _FILES}, indent=1))
+            for path in ready.iterdir():
+                _sync(path)
             ready.rename(folder)
         return Entry(folder, report)
 
@@ -98,20 +115,40 @@ def content_key(path: Path, *more: str) -> str:
     digest = hashlib.sha256()
     for part in more:
         digest.update(part.encode() + b"\0")
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    for file in files:
+    for file in sorted(_files_under(path)) if path.is_dir() else [path]:
         name = file.relative_to(path).as_posix() if path.is_dir() else path.suffix.lower()
         digest.update(f"{name}\0{file.stat().st_size}\0".encode())
         digest.update(bytes.fromhex(_digest(file)))
     return digest.hexdigest()[:40]
 
 
+def _files_under(folder: Path) -> Iterator[Path]:
+    """All files of a folder; those in linked folders too, which TensorFlow follows."""
+    for place, _, names in os.walk(folder, followlinks=True):
+        yield from (file for name in names if (file := Path(place, name)).is_file())
+
+
+@contextmanager
+def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    lock = FileLock(path)
+    while True:
+        try:
+            lock.acquire(timeout=_LOCK_SECONDS)
+            break
+        except Timeout:
+            waiting()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _read(folder: Path) -> Entry | None:
     """The entry in a folder, or None where there is none or it is damaged."""
     try:
-        report = json.loads((folder / "report.json").read_text())
-        if all(_digest(folder / file) == report["sha256"][file] for file in _FILES):
-            return Entry(folder, report)
+        digests = json.loads((folder / "sha256.json").read_text())
+        if all(_digest(folder / file) == digests[file] for file in _FILES):
+            return Entry(folder, json.loads((folder / "report.json").read_text()))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return None

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -25,17 +25,28 @@ REVISION = "1"
 _CHILD = Path(__file__).with_name("conversion_child.py")
 _DISTRIBUTIONS = ("tensorflow-cpu", "tensorflow", "tensorflow-macos")
 
+_LONGEST_MESSAGE = 1 << 20
+_LAST_WORDS = 20_000
+
 Progress = Callable[[str], None]
 
 
 def installed_tensorflow() -> str | None:
     """The version of TensorFlow in this environment, without importing it."""
-    for name in _DISTRIBUTIONS:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
+    return next((version for name in _DISTRIBUTIONS if (version := _version(name))), None)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _maker() -> str | None:
+    """What would convert here, in one word: Keras, which has releases of its own, shapes the result as well."""
+    tensorflow = installed_tensorflow()
+    return f"{tensorflow}-keras-{_version('keras')}" if tensorflow else None
 
 
 class Converter:
@@ -59,12 +70,10 @@ class Converter:
         if source.kind is Kind.TFLITE:
             return True
         try:
-            quantization = read_config(source.folder).quantization
-            key = content_key(source.path, REVISION, quantization)
-        except (ModelError, OSError):
-            # Loading it will fail as soon, and say why.
+            key = _key(source, read_config(source.folder))
+        except Exception:  # noqa: BLE001  Whatever it is, loading the model will meet it as well, and say it.
             return True
-        return self._cache.find(key, installed_tensorflow()) is not None
+        return self._cache.find(key, _maker()) is not None
 
     def convert(self, source: Source, config: ModelConfig, progress: Progress) -> Entry:
         """The TFLite form of a model, from the cache or made now.
@@ -72,11 +81,8 @@ class Converter:
         Raises:
             ModelError: in one sentence, why there is none.
         """
-        try:
-            key = content_key(source.path, REVISION, config.quantization)
-        except OSError as error:
-            raise ModelError(f"{source.path.name} cannot be read: {error.strerror}") from error
-        version = installed_tensorflow()
+        key = _key(source, config)
+        version = _maker()
         if version is None:
             entry = self._cache.find(key, None)
             if entry is None:
@@ -85,14 +91,35 @@ class Converter:
                     "convert it: install litepool[convert], or convert it elsewhere with `litepool convert`"
                 )
             return entry
-        return self._cache.find_or_make(key, version, lambda folder: self._run(source, config, folder, progress))
+
+        def make(folder: Path) -> dict[str, Any]:
+            report = self._run(source, config, folder, progress)
+            if _key(source, config) != key:
+                raise ModelError(f"{source.path.name} changed while it was converted: start again")
+            return report
+
+        return self._cache.find_or_make(key, version, make, self._waiting(progress))
 
     def close(self) -> None:
         """End the children; conversions under way raise."""
         with self._lock:
             self._closed = True
             for child in self._children:
-                child.kill()
+                _end(child)
+
+    def _waiting(self, progress: Progress) -> Callable[[], None]:
+        """What to do while another process converts the model: say so once, and give up when closed."""
+        told = False
+
+        def waiting() -> None:
+            nonlocal told
+            if self._closed:
+                raise ModelError("the server is shutting down")
+            if not told:
+                progress("waiting for another process that converts it")
+            told = True
+
+        return waiting
 
     def _run(self, source: Source, config: ModelConfig, folder: Path, progress: Progress) -> dict[str, Any]:
         request = {
@@ -104,8 +131,9 @@ class Converter:
             "parent": os.getpid(),
         }
         start = time.monotonic()
-        with tempfile.TemporaryFile("w+", errors="replace") as noise, self._child(folder, noise) as child:
-            expired = threading.Timer(self._timeout, child.kill)
+        with tempfile.TemporaryFile() as noise, self._child(folder, noise) as child:
+            expired = threading.Timer(self._timeout, _end, [child])
+            expired.daemon = True
             expired.start()
             try:
                 outcome = _follow(child, request, progress)
@@ -116,25 +144,29 @@ class Converter:
             return self._judge(child, outcome, noise)
 
     @contextmanager
-    def _child(self, folder: Path, noise: IO[str]) -> Iterator["subprocess.Popen[str]"]:
+    def _child(self, folder: Path, noise: IO[bytes]) -> Iterator["subprocess.Popen[str]"]:
         with self._lock:
             if self._closed:
                 raise ModelError("the server is shutting down")
-            child = subprocess.Popen(
-                [sys.executable, "-I", str(_CHILD)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=noise,
-                cwd=folder,
-                env=_environment(folder),
-                text=True,
-                start_new_session=True,
-            )
+            try:
+                child = subprocess.Popen(
+                    [sys.executable, "-I", str(_CHILD)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=noise,
+                    cwd=folder,
+                    env=_environment(folder),
+                    encoding="utf-8",
+                    errors="replace",
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise ModelError(f"the conversion process cannot be started: {error.strerror or error}") from error
             self._children.add(child)
         try:
             yield child
         finally:
-            child.kill()
+            _end(child)
             child.wait()
             for pipe in (child.stdin, child.stdout):
                 if pipe is not None:
@@ -142,7 +174,7 @@ class Converter:
             with self._lock:
                 self._children.discard(child)
 
-    def _judge(self, child: "subprocess.Popen[str]", outcome: dict[str, Any], noise: IO[str]) -> dict[str, Any]:
+    def _judge(self, child: "subprocess.Popen[str]", outcome: dict[str, Any], noise: IO[bytes]) -> dict[str, Any]:
         report = outcome.get("report")
         if isinstance(report, dict):
             return report
@@ -152,10 +184,24 @@ class Converter:
             raise ModelError("the server is shutting down")
         code = child.wait()
         how = f"died of {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-        noise.seek(0)
-        lines = [line.strip() for line in noise.read()[-20_000:].splitlines() if line.strip()]
+        noise.seek(max(0, noise.seek(0, os.SEEK_END) - _LAST_WORDS))
+        lines = [line.strip() for line in noise.read().decode(errors="replace").splitlines() if line.strip()]
         last = f"; its last words: {lines[-1][:200]}" if lines else ""
         raise ModelError(f"the conversion process {how} without a result{last}")
+
+
+def _key(source: Source, config: ModelConfig) -> str:
+    try:
+        return content_key(source.path, REVISION, config.quantization)
+    except OSError as error:
+        raise ModelError(f"{source.path.name} cannot be read: {error.strerror}") from error
+
+
+def _end(child: "subprocess.Popen[str]") -> None:
+    """Kill a child that was not waited for yet, and whatever it started, which might hold its output open."""
+    if child.returncode is None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -180,9 +226,12 @@ def _follow(child: "subprocess.Popen[str]", request: dict[str, Any], progress: P
         child.stdin.close()
     except BrokenPipeError:
         return {}
-    for line in child.stdout:
-        message = json.loads(line)
+    while line := child.stdout.readline(_LONGEST_MESSAGE):
+        try:
+            message = dict(json.loads(line))
+        except (ValueError, TypeError, RecursionError):
+            return {"error": f"the conversion process said what is no message: {line.strip()[:100]!r}"}
         if "stage" not in message:
-            return dict(message)
+            return message
         progress(str(message["stage"]))
     return {}

@@ -79,7 +79,7 @@ def table(found: dict[str, Any]) -> str:
     lines = [
         f"{found['name']}, version {found['version']}: {found['file']} ({found['format']})",
         f"  TFLite         {found['tflite_bytes']:,} bytes, quantization {found['quantization']}",
-        f"  batching       {found['batching']}",
+        f"  batching       {found['batching']['class']}",
     ]
     for kind in ("inputs", "outputs"):
         lines += [

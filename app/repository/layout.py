@@ -63,64 +63,88 @@ def scan(models_dir: Path) -> list[Source | Misplaced]:
     except OSError as error:
         raise ModelError(f"the models folder {models_dir} cannot be read: {error.strerror}") from error
     found: dict[str, Source | Misplaced] = {}
+    places: dict[str, list[str]] = {}
     for entry in entries:
         item = _entry(entry)
         if item is None:
             continue
-        if item.name in found:
-            reason = f"two models have the name {item.name!r}: keep one of the file and the folder"
-            found[item.name] = Misplaced(item.name, 1, reason)
-        else:
-            found[item.name] = item
+        same = places.setdefault(item.name, [])
+        same.append(_printable(entry.name))
+        if len(same) > 1:
+            item = Misplaced(item.name, 1, f"{' and '.join(same)} have the same name, {item.name!r}: keep one of them")
+        found[item.name] = item
     return list(found.values())
 
 
 def _entry(entry: Path) -> Source | Misplaced | None:
     if entry.name.startswith("."):
         return None
-    if entry.is_dir():
-        return _folder(entry) if _NAME.fullmatch(entry.name) else _bad_name(entry.name)
     kind = SUFFIXES.get(entry.suffix.lower())
-    if kind is None:
-        return None
-    if not _NAME.fullmatch(entry.stem):
-        return _bad_name(entry.stem)
-    return Source(entry.stem, 1, kind, entry, None)
+    name = entry.name
+    try:
+        if entry.is_dir():
+            return _folder(entry) if _NAME.fullmatch(name) else _bad_name(name)
+        if kind is None:
+            return None
+        name = entry.stem
+        if not _NAME.fullmatch(name):
+            return _bad_name(name)
+        if not entry.is_file():
+            # Opening a pipe would wait for ever, and a link may lead nowhere.
+            return Misplaced(name, 1, f"{entry.name} is no file, nor a link to one")
+        return Source(name, 1, kind, entry, None)
+    except OSError as error:
+        return Misplaced(_printable(name)[:128], 1, f"{entry.name} cannot be read: {error.strerror}")
 
 
 def _bad_name(name: str) -> Misplaced:
-    return Misplaced(name[:128], 1, f"{name!r} is no model name: expected letters, digits, '.', '_' and '-'")
+    reason = f"{name!r} is no model name: expected letters, digits, '.', '_' and '-', of these at most 128"
+    return Misplaced(_printable(name)[:128], 1, reason)
+
+
+def _printable(name: str) -> str:
+    """A file's name without the bytes that are no UTF-8, which no JSON could hold."""
+    return name.encode(errors="replace").decode()
 
 
 def _folder(folder: Path) -> Source | Misplaced:
-    versions = sorted(
-        int(entry.name) for entry in folder.iterdir() if entry.is_dir() and _VERSION.fullmatch(entry.name)
-    )
-    versions = [version for version in versions if version > 0]
+    versions: dict[int, Path] = {}
+    for entry in sorted(folder.iterdir()):
+        if not (entry.is_dir() and _VERSION.fullmatch(entry.name) and int(entry.name)):
+            continue
+        version = int(entry.name)
+        if version in versions:
+            reason = f"{versions[version].name}/ and {entry.name}/ in {folder.name}/ are the same version: keep one"
+            return Misplaced(folder.name, version, reason)
+        versions[version] = entry
     if not versions:
         return _one_model(folder.name, 1, folder, folder)
-    named = {int(entry.name): entry for entry in folder.iterdir() if _VERSION.fullmatch(entry.name)}
-    return _one_model(folder.name, versions[-1], named[versions[-1]], folder)
+    newest = max(versions)
+    return _one_model(folder.name, newest, versions[newest], folder)
 
 
 def _one_model(name: str, version: int, place: Path, folder: Path) -> Source | Misplaced:
-    if any((place / file).is_file() for file in _SAVED_MODEL_FILES):
-        return Source(name, version, Kind.SAVED_MODEL, place, folder)
-    models: list[tuple[Kind, Path]] = []
+    models = [(Kind.SAVED_MODEL, place)] if _is_saved_model(place) else []
     for entry in sorted(place.iterdir()):
         if entry.name.startswith("."):
             continue
-        if entry.is_dir() and any((entry / file).is_file() for file in _SAVED_MODEL_FILES):
+        if _is_saved_model(entry):
             models.append((Kind.SAVED_MODEL, entry))
         elif entry.is_file() and entry.suffix.lower() in SUFFIXES:
             models.append((SUFFIXES[entry.suffix.lower()], entry))
-    if len(models) == 1:
-        return Source(name, version, models[0][0], models[0][1], folder)
-    found = f"{len(models)} ({', '.join(path.name for _, path in models)})" if models else "none"
+    names = ["saved_model.pb" if path == place else path.name for _, path in models]
     shown = f"{folder.name}/{place.name}" if place != folder else folder.name
-    return Misplaced(
-        name, version, f"expected one model in {shown}/ (.keras, .h5, .tflite or a SavedModel), found {found}"
-    )
+    if len(models) != 1:
+        found = f"{len(models)} ({', '.join(map(_printable, names))})" if models else "none"
+        reason = f"expected one model in {shown}/ (.keras, .h5, .tflite or a SavedModel), found {found}"
+        return Misplaced(name, version, reason)
+    if _printable(names[0]) != names[0]:
+        return Misplaced(name, version, f"the name of {names[0]!r} in {shown}/ is not UTF-8: give it another")
+    return Source(name, version, models[0][0], models[0][1], folder)
+
+
+def _is_saved_model(place: Path) -> bool:
+    return any((place / file).is_file() for file in _SAVED_MODEL_FILES)
 
 
 def source_of(path: Path) -> Source:
@@ -129,15 +153,18 @@ def source_of(path: Path) -> Source:
     Raises:
         ModelError: there is no model.
     """
-    if not path.exists():
-        raise ModelError(f"there is nothing at {path}")
-    if path.is_file():
-        kind = SUFFIXES.get(path.suffix.lower())
-        if kind is None:
-            raise ModelError(f"{path} is no model: expected .keras, .h5, .tflite or a SavedModel folder")
-        folder = path.parent if (path.parent / "model.toml").is_file() else None
-        return Source(path.stem, 1, kind, path, folder)
-    found = _folder(path.resolve())
-    if isinstance(found, Misplaced):
-        raise ModelError(found.reason)
-    return found
+    try:
+        if path.is_dir():
+            found = _folder(path.resolve())
+            if isinstance(found, Misplaced):
+                raise ModelError(found.reason)
+            return found
+        if not path.exists():
+            raise ModelError(f"there is nothing at {path}")
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind is None or not path.is_file():
+        raise ModelError(f"{path} is no model: expected .keras, .h5, .tflite or a SavedModel folder")
+    folder = path.parent if (path.parent / "model.toml").is_file() else None
+    return Source(path.stem, 1, kind, path, folder)

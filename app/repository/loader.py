@@ -13,6 +13,7 @@ from app.repository.layout import Kind, Source
 from app.repository.model_config import ModelConfig, read_config
 from app.repository.parity import Parity, compare, read_reference
 from app.repository.samples import Sample, read_samples
+from app.runtime.independence import why_dependent
 from app.runtime.interpreter import Runner
 from app.runtime.profile import Profile, measure, workable_inputs
 from app.runtime.servable import Lanes, Servable
@@ -28,10 +29,14 @@ class Opened:
     source: Source
     config: ModelConfig
     path: Path
+    size: int
+    """Bytes of the file at `path` when it was opened; it may be gone while it is served."""
     runner: Runner
     profile: Profile
     example: list[Array]
     """One record of each input, `[1, *record]`, that the model runs on."""
+    mixing: str | None
+    """Why requests may not share an invoke; None when they may."""
     samples: list[Sample] = field(default_factory=list)
     conversion: dict[str, Any] | None = None
     parity: Parity | None = None
@@ -72,9 +77,10 @@ def open_model(
         progress(f"loading {source.path.name}")
         runner = Runner(source.path)
         example = workable_inputs(runner, runner.signature())
-        return Opened(
-            source, config, source.path, runner, measure(runner, runner.signature(), example), example, samples
-        )
+        profile = measure(runner, runner.signature(), example)
+        mixing = why_dependent(runner, runner.signature(), example)
+        size = source.path.stat().st_size
+        return Opened(source, config, source.path, size, runner, profile, example, mixing, samples)
     entry = converter.convert(source, config, progress)
     progress("comparing with TensorFlow")
     return _open_entry(source, config, entry, samples)
@@ -87,7 +93,9 @@ def _open_entry(source: Source, config: ModelConfig, entry: Entry, samples: list
     parity = compare(runner, signature, inputs, expected, config.allowed_difference)
     example = [array[:1] for array in inputs]
     profile = measure(runner, signature, inputs)
-    return Opened(source, config, entry.model, runner, profile, example, samples, entry.report, parity)
+    mixing = why_dependent(runner, signature, example)
+    size = entry.model.stat().st_size
+    return Opened(source, config, entry.model, size, runner, profile, example, mixing, samples, entry.report, parity)
 
 
 def load(source: Source, converter: Converter, lanes: Lanes, progress: Callable[[str], None]) -> Loaded:
@@ -98,7 +106,8 @@ def load(source: Source, converter: Converter, lanes: Lanes, progress: Callable[
     """
     start = monotonic()
     opened = open_model(source, converter, progress)
-    servable = Servable(source.name, source.version, opened.path, opened.runner, opened.profile, lanes)
+    profile, mixing = opened.profile, opened.mixing
+    servable = Servable(source.name, source.version, opened.path, opened.runner, profile, mixing, lanes)
     log.info("%s %d: ready in %.1f s; %s", source.name, source.version, monotonic() - start, summary(opened))
     return Loaded(servable, opened)
 
@@ -107,6 +116,8 @@ def batch_class(opened: Opened) -> str:
     """The word for how the servable treats batches."""
     if opened.runner.stateful():
         return "stateful"
+    if opened.mixing is None:
+        return "merged"
     return {Batching.FREE: "batched", Batching.ONE: "looped", Batching.NONE: "whole"}[
         opened.runner.signature().batching
     ]

@@ -68,6 +68,7 @@ class Manager:
         self._entries: MappingProxyType[str, Entry] = MappingProxyType({})
         self._scanned = False
         self._draining = False
+        self._closed = False
         self._reason = ""
         # One thread: conversions side by side would only take each other's CPUs, and spoil each other's timings.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="loader")
@@ -103,6 +104,7 @@ class Manager:
 
     def close(self) -> None:
         """End conversions and loads under way."""
+        self._closed = True
         self._converter.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
 
@@ -126,6 +128,10 @@ class Manager:
                 raise Unavailable(f"model {entry.name!r} is not served: {entry.reason}")
             raise Unavailable(f"model {entry.name!r} is still loading: {entry.reason}", retry_after=2)
         return entry.loaded.servable
+
+    def serving(self) -> list[Servable]:
+        """The servables of all models that are available."""
+        return [entry.loaded.servable for entry in self._entries.values() if entry.loaded is not None]
 
     def entries(self) -> list[Entry]:
         """All versions known."""
@@ -196,6 +202,8 @@ class Manager:
             log.info("%s %d: %s", source.name, source.version, stage)
             self._lanes.post(self._update, source.name, State.LOADING, stage, None)
 
+        if self._closed:
+            return
         try:
             self._lanes.post(self._update, source.name, State.LOADING, "loading", None)
             loaded = load(source, self._converter, self._lanes, progress)

@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,6 +30,7 @@ class ModelConfig(BaseModel):
     tolerance: float | None = Field(
         None,
         gt=0,
+        allow_inf_nan=False,
         description="Largest difference from TensorFlow, relative to the output's scale, that is served. "
         "Default: 1e-4 for `none`, 1e-2 for `float16`, 0.1 for `dynamic`.",
     )
@@ -49,15 +50,20 @@ def read_config(folder: Path | None) -> ModelConfig:
     if path is None or not path.is_file():
         return ModelConfig()
     try:
-        return ModelConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")), strict=False)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        return ModelConfig.model_validate(given, strict=True)
+    except OSError as error:
+        raise ModelError(f"model.toml cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"model.toml is not TOML: {error}") from error
     except ValidationError as error:
-        faults = []
-        for fault in error.errors():
-            key = ".".join(map(str, fault["loc"]))
-            known = (
-                f"; the keys are {', '.join(ModelConfig.model_fields)}" if fault["type"] == "extra_forbidden" else ""
-            )
-            faults.append(f"{key} = {fault['input']!r}: {fault['msg']}{known}")
-        raise ModelError("model.toml: " + "; ".join(faults)) from error
+        raise ModelError("model.toml: " + _faults(error, given)) from error
+
+
+def _faults(error: ValidationError, given: dict[str, Any]) -> str:
+    """Of each wrong key its value and what is wrong with that; a key of two forms is wrong by both."""
+    wrong: dict[str, list[str]] = {}
+    for fault in error.errors():
+        known = f"; the keys are {', '.join(ModelConfig.model_fields)}" if fault["type"] == "extra_forbidden" else ""
+        wrong.setdefault(str(fault["loc"][0]), []).append(fault["msg"] + known)
+    return "; ".join(f"{key} = {repr(given[key])[:100]}: {' or '.join(faults)}" for key, faults in wrong.items())

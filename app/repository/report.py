@@ -31,6 +31,7 @@ def full(entry: Entry) -> dict[str, Any]:
         report["lane"] = {
             "default": "inline" if servable.inline_rows else "pool",
             "inline_rows": servable.inline_rows,
+            "merge_rows": servable.merge_rows,
         }
     return report
 
@@ -45,9 +46,9 @@ def of_opened(opened: Opened) -> dict[str, Any]:
     report: dict[str, Any] = {
         "quantization": opened.config.quantization,
         "class_labels": opened.config.class_labels,
-        "tflite_bytes": opened.path.stat().st_size,
+        "tflite_bytes": opened.size,
         "signature": signature_json(signature),
-        "batching": batch_class(opened),
+        "batching": {"class": batch_class(opened), "not_merged_because": opened.mixing},
         "samples": len(opened.samples),
         "profile": {
             "invoke_us": {str(rows): round(cost, 1) for rows, cost in opened.profile.invoke_us.items()},

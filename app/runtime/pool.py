@@ -36,17 +36,14 @@ class Pool:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, queue: Queue, task: Task, limit: int) -> bool:
-        """Put a task at the end of `queue`; False when `limit` tasks wait there already."""
+    def submit(self, queue: Queue, task: Task) -> None:
+        """Put a task at the end of `queue`."""
         with self._condition:
-            if len(queue.tasks) >= limit:
-                return False
             queue.tasks.append(task)
             if not queue.listed:
                 queue.listed = True
                 self._ready.append(queue)
             self._condition.notify()
-            return True
 
     def close(self) -> None:
         """Run what waits, then end the threads."""

@@ -11,10 +11,13 @@ from app.runtime import batching
 from app.runtime.interpreter import Runner
 from app.tensors import FREE, Array, Batching, Signature
 
-_BATCHES = (1, 8, 32, 256)
+_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _REPEATS = 9
 _BUDGET_NS = 40_000_000
 """Time for one batch size, after which no larger one is tried."""
+
+_PAYS = 0.8
+"""Share of the cost of single invokes below which one invoke of several is worth their waiting for each other."""
 
 _FREE_SIZES = (1, 8, 16, 32, 64, 96, 128, 160, 224, 256)
 """Sizes tried for free inner dimensions, all alike, when nobody says what the model likes."""
@@ -38,6 +41,11 @@ class Profile:
                 return max(measured, min(best, expected))
             measured, best = rows, max(rows, expected)
         return best
+
+    def merge_rows(self) -> int:
+        """The most records for which one invoke is clearly cheaper than one each; 1 when sharing never pays."""
+        alone = self.invoke_us[1]
+        return max(rows for rows, cost in self.invoke_us.items() if rows == 1 or cost < _PAYS * rows * alone)
 
 
 def example_inputs(signature: Signature, free: int, rows: int) -> list[Array]:

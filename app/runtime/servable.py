@@ -2,11 +2,14 @@
 
 import logging
 import secrets
+import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from time import perf_counter_ns
+
+import numpy as np
 
 from app.errors import Internal, InvalidArgument, LitepoolError, ModelError, QueueFull
 from app.runtime import batching
@@ -14,32 +17,42 @@ from app.runtime.interpreter import Runner
 from app.runtime.job import Abandoned, Job
 from app.runtime.pool import Pool, Queue
 from app.runtime.profile import Profile
-from app.tensors import FREE, Signature
+from app.tensors import FREE, Array, Signature
 
 log = logging.getLogger(__name__)
-
-Post = Callable[..., object]
-"""`loop.call_soon_threadsafe`: how a pool thread hands a result to the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """Where a servable's invokes run, and how many may wait."""
+    """Where a servable's invokes run, and how many may wait.
+
+    Args:
+        soon: `loop.call_soon`, to run what this turn of the loop has gathered.
+        post: `loop.call_soon_threadsafe`, by which a pool thread hands a result to the loop.
+        inline_us: an invoke expected to be cheaper than this runs on the loop.
+    """
 
     pool: Pool
-    post: Post
+    soon: Callable[..., object]
+    post: Callable[..., object]
     inline_us: float
     queue_size: int
 
 
 class Servable:
-    """Runs jobs: on the caller's thread, the loop, when they are cheap enough, else on a pool thread.
+    """Runs jobs: on the loop when they are cheap enough, else on a pool thread.
 
-    `submit` is for the loop's thread only. Interpreters are made when first needed by the thread that keeps them; the
-    loader's `first` serves the lane that this model will use most.
+    `submit` is for the loop's thread only. Jobs that one turn of the loop brings, or that wait for the same thread,
+    share an invoke where `mixing` is None and the profile says that it pays. Interpreters are made when first needed by
+    the thread that keeps them; the loader's `first` serves the lane that this model will use most.
+
+    Args:
+        mixing: why requests may not share an invoke; None when they may.
     """
 
-    def __init__(self, name: str, version: int, path: Path, first: Runner, profile: Profile, lanes: Lanes) -> None:
+    def __init__(
+        self, name: str, version: int, path: Path, first: Runner, profile: Profile, mixing: str | None, lanes: Lanes
+    ) -> None:
         self.name = name
         self.version = version
         self.path = path
@@ -47,7 +60,11 @@ class Servable:
         self.stateful = first.stateful()
         self.profile = profile
         self.inline_rows = 0 if self.stateful else profile.inline_rows(lanes.inline_us)
+        self.merge_rows = 1 if mixing is not None or self.stateful else profile.merge_rows()
         self._lanes = lanes
+        self._turn: list[Job] = []
+        self._waiting: deque[Job] = deque()
+        self._lock = threading.Lock()
         self._queue = Queue()
         self._inline = first
         self._pooled: list[Runner | None] = [None] * lanes.pool.size
@@ -56,7 +73,7 @@ class Servable:
         self._free_inner = any(FREE in self.signature.record_shape(spec) for spec in self.signature.inputs)
 
     def submit(self, job: Job, inline: bool = True) -> None:
-        """Run a job now, or when a pool thread is free; `job.finish` is called on the loop either way.
+        """Run a job in this turn of the loop, or when a pool thread is free; `job.finish` is called on the loop.
 
         Args:
             inline: False keeps the whole job, its decoding too, off the loop.
@@ -65,28 +82,102 @@ class Servable:
             QueueFull: as many calls wait for this model as may.
         """
         if inline and job.rows <= self.inline_rows:
-            job.finish(self._execute(job, self._inline))
+            if self.merge_rows == 1:
+                self._run([job], self._inline, _at_once)
+                return
+            self._turn.append(job)
+            if len(self._turn) == 1:
+                self._lanes.soon(self._run_turn)
             return
-        job.queued_at = perf_counter_ns()
-        if not self._lanes.pool.submit(self._queue, partial(self._run_pooled, job), self._lanes.queue_size):
+        if len(self._waiting) >= self._lanes.queue_size:
             raise QueueFull(
                 f"{self._lanes.queue_size} requests wait for model {self.name!r} already: try again later",
                 retry_after=1,
             )
+        job.queued_at = perf_counter_ns()
+        self._waiting.append(job)
+        self._lanes.pool.submit(self._queue, self._run_waiting)
 
-    def _run_pooled(self, job: Job, thread: int) -> None:
-        self._lanes.post(job.finish, self._execute(job, thread))
+    def _run_turn(self) -> None:
+        """Run what one turn of the loop has brought, in as few invokes as its rows and shapes allow."""
+        jobs, self._turn = deque(self._turn), []
+        most = min(self.merge_rows, self.inline_rows)
+        while jobs:
+            self._run(self._take(jobs, most), self._inline, _at_once)
 
-    def _execute(self, job: Job, where: Runner | int) -> Exception | None:
-        """Take a job through decode, invoke and encode; what went wrong, if anything."""
+    def _run_waiting(self, thread: int) -> None:
+        """On a pool thread: run the first job that waits, and with it what fits. An earlier call may have taken all."""
+        with self._lock:
+            jobs = self._take(self._waiting, self.merge_rows) if self._waiting else []
+        if jobs:
+            self._run(jobs, thread, self._lanes.post)
+
+    def _take(self, jobs: deque[Job], most: int) -> list[Job]:
+        taken = [jobs.popleft()]
+        rows = taken[0].rows
+        # A job of no rows yet is one that is still to be decoded.
+        while jobs and rows and jobs[0].rows and rows + jobs[0].rows <= most and self._fits(taken[0], jobs[0]):
+            rows += jobs[0].rows
+            taken.append(jobs.popleft())
+        return taken
+
+    def _fits(self, one: Job, other: Job) -> bool:
+        if not self._free_inner:
+            return True
+        return all(a.shape[1:] == b.shape[1:] for a, b in zip(one.inputs, other.inputs, strict=True))
+
+    def _run(self, jobs: list[Job], where: Runner | int, tell: Callable[..., object]) -> None:
+        """Run jobs together, and tell each of its end by `tell(job.finish, error)`.
+
+        When an invoke of several fails they are run again one by one, so that a bad neighbour harms only itself.
+        """
+        if len(jobs) > 1:
+            jobs = self._run_merged(jobs, where, tell)
+        for job in jobs:
+            tell(job.finish, self._guarded(lambda job=job: self._run_one(job, where)))  # type: ignore[misc]
+
+    def _run_merged(self, jobs: list[Job], where: Runner | int, tell: Callable[..., object]) -> list[Job]:
+        """Run jobs in one invoke; those that are still to be run, because that failed."""
+        wanted = []
+        for job in jobs:
+            refused = self._guarded(job.check_wanted)
+            if refused is None:
+                wanted.append(job)
+            else:
+                tell(job.finish, refused)
+        if len(wanted) < 2:
+            return wanted
+        inputs = [np.concatenate(column) for column in zip(*(job.inputs for job in wanted), strict=True)]
         try:
-            job.check_wanted()
-            job.prepare()
-            runner = self._runner(where)
-            start = perf_counter_ns()
-            outputs = batching.run(runner, self.signature.batching, job.inputs, job.rows)
-            job.invoke_ns = perf_counter_ns() - start
-            job.accept(outputs)
+            outputs, took = self._invoke(inputs, len(inputs[0]), where)
+        except LitepoolError:
+            return wanted
+        end = 0
+        for job in wanted:
+            start, end = end, end + job.rows
+            job.invoke_ns = took
+            part = [output[start:end] for output in outputs]
+            tell(job.finish, self._guarded(lambda job=job, part=part: job.accept(part)))  # type: ignore[misc]
+        return []
+
+    def _run_one(self, job: Job, where: Runner | int) -> None:
+        job.check_wanted()
+        job.prepare()
+        outputs, job.invoke_ns = self._invoke(job.inputs, job.rows, where)
+        job.accept(outputs)
+
+    def _invoke(
+        self, inputs: "list[Array] | tuple[Array, ...]", rows: int, where: Runner | int
+    ) -> tuple[list[Array], int]:
+        runner = self._runner(where)
+        start = perf_counter_ns()
+        outputs = batching.run(runner, self.signature.batching, inputs, rows)
+        return outputs, perf_counter_ns() - start
+
+    def _guarded(self, step: Callable[[], None]) -> Exception | None:
+        """Take a step for one job; what went wrong, if anything, as its caller is told."""
+        try:
+            step()
         except ModelError as error:
             if self._free_inner:
                 return InvalidArgument(f"model {self.name!r} does not run on inputs of these shapes: {error.message}")
@@ -113,3 +204,11 @@ class Servable:
         request = secrets.token_hex(8)
         log.error("request %s to model %s failed", request, self.name, exc_info=error)
         return Internal(f"model {self.name!r} failed on this request; the server's log has it as request {request}")
+
+
+def _at_once(finish: Callable[[Exception | None], None], error: Exception | None) -> None:
+    """On the loop: finish a job now; if that fails, the jobs after it are finished all the same."""
+    try:
+        finish(error)
+    except Exception:
+        log.exception("an answer could not be delivered")

@@ -29,7 +29,7 @@ class Services:
     def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
         self.metrics = Metrics(loop.call_later)
         self._pool = Pool(settings.pool_threads)
-        lanes = Lanes(self._pool, loop.call_soon_threadsafe, settings.inline_us, settings.queue_size)
+        lanes = Lanes(self._pool, loop.call_soon, loop.call_soon_threadsafe, settings.inline_us, settings.queue_size)
         converter = Converter(Cache(settings.cache_dir), settings.conversion_timeout, settings.conversion_memory)
         self.manager = Manager(settings.models_dir, converter, lanes, settings.default_model)
         self.dataplane = DataPlane(self.manager, self.metrics, settings.request_timeout)
@@ -65,6 +65,7 @@ def create_app(
 
         def told() -> None:
             app.openapi_schema = None
+            services.dataplane.refresh()
             on_change(services)
             if services.manager.settled.is_set() and not app.state.told:
                 app.state.told = True
