@@ -13,6 +13,9 @@ from app.tensors import FREE, Array, Shape, TensorSpec
 
 _KEYS = {form.value.encode(): form for form in Form}
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""simdjson passes over it; it is no JSON."""
+
 _SMALL = 2048
 """Below this size of a body, nested lists are read faster by orjson and NumPy."""
 
@@ -54,7 +57,7 @@ class BufferReader:
 
     def read(self, body: bytes) -> tuple[Form, Array] | None:
         """The form and the array, of a shape that is wanted; None wherever another road must look."""
-        if self._kind is None or body.count(b'"') != 2:
+        if self._kind is None or body.count(b'"') != 2 or body.startswith(_BYTE_ORDER_MARK):
             return None
         start = body.find(b'"') + 1
         key = body[start : body.find(b'"', start)]
