@@ -87,10 +87,9 @@ def main() -> None:
         say({"report": convert(request, lambda stage: say({"stage": stage}))})
     except Refused as error:
         say({"error": str(error)})
-    except MemoryError:
-        say({"error": f"the conversion needs more than the {request['memory'] >> 20} MiB that it may use"})
     except Exception as error:
-        say({"error": explain(error)})
+        too_little = f"the conversion needs more than the {request['memory'] >> 20} MiB that it may use"
+        say({"error": too_little if is_out_of_memory(error) else explain(error)})
     channel.flush()
     # TensorFlow's threads need no orderly end, and waiting for it costs a second.
     os._exit(0)
@@ -529,6 +528,10 @@ def timed(run: Callable[[], object]) -> float:
     return round(median(took) * 1e6, 1)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "failed to map segment" in str(error)
+
+
 def explain(error: BaseException | None) -> str:
     """One sentence for an exception of TensorFlow's or Keras', whose texts run to pages."""
     text = str(error)
@@ -541,8 +544,8 @@ def explain(error: BaseException | None) -> str:
         return "Keras cannot export the names of its inputs: use letters, digits and '_' in them"
     if "TensorListReserve" in text:
         return (
-            "it holds a recurrent layer over a free batch, which TFLite does not have: build the layer with unroll=True, "
-            "for a fixed number of steps"
+            "it holds a recurrent layer over a free batch, which TFLite does not have: build that layer with "
+            "unroll=True, for a fixed number of steps"
         )
     if found := re.findall(r"(?:Custom|TF Select) ops: ([\w, ]+)", text):
         return f"it needs operations that TFLite does not have, {', '.join(map(str.strip, found))}: use other layers"

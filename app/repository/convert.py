@@ -183,7 +183,10 @@ class Converter:
         if self._closed:
             raise ModelError("the server is shutting down")
         code = child.wait()
-        how = f"died of {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        how = f"exited with {code}"
+        if code < 0:
+            # What libraries do when they get no memory is die.
+            how = f"died of {signal.Signals(-code).name}, with {self._memory >> 20} MiB that it might use,"
         noise.seek(max(0, noise.seek(0, os.SEEK_END) - _LAST_WORDS))
         lines = [line.strip() for line in noise.read().decode(errors="replace").splitlines() if line.strip()]
         last = f"; its last words: {lines[-1][:200]}" if lines else ""

@@ -26,6 +26,8 @@ class Pool:
 
     def __init__(self, threads: int) -> None:
         self.size = threads
+        self.idle = 0
+        """Threads that wait for work; a glance, which may be out of date."""
         self._ready: deque[Queue] = deque()
         self._condition = threading.Condition()
         self._closed = False
@@ -62,7 +64,9 @@ class Pool:
             while not self._ready:
                 if self._closed:
                     return None
+                self.idle += 1
                 self._condition.wait()
+                self.idle -= 1
             queue = self._ready.popleft()
             task = queue.tasks.popleft()
             if queue.tasks:

@@ -19,6 +19,9 @@ _BUDGET_NS = 40_000_000
 _PAYS = 0.8
 """Share of the cost of single invokes below which one invoke of several is worth their waiting for each other."""
 
+_WORTH_A_THREAD_US = 250.0
+"""Work that is worth another thread; waking one costs a fifth of it."""
+
 _FREE_SIZES = (1, 8, 16, 32, 64, 96, 128, 160, 224, 256)
 """Sizes tried for free inner dimensions, all alike, when nobody says what the model likes."""
 
@@ -46,6 +49,12 @@ class Profile:
         """The most records for which one invoke is clearly cheaper than one each; 1 when sharing never pays."""
         alone = self.invoke_us[1]
         return max(rows for rows, cost in self.invoke_us.items() if rows == 1 or cost < _PAYS * rows * alone)
+
+    def parts(self, rows: int, threads: int) -> int:
+        """In how many parts a batch is best run by `threads` threads: 1 when it is too cheap to be split."""
+        largest, cost = max(self.invoke_us.items())
+        expected = cost * rows / largest
+        return max(1, min(threads, int(expected / _WORTH_A_THREAD_US), rows))
 
 
 def example_inputs(signature: Signature, free: int, rows: int) -> list[Array]:

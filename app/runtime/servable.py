@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter_ns
 
@@ -17,6 +18,7 @@ from app.runtime.interpreter import Runner
 from app.runtime.job import Abandoned, Job
 from app.runtime.pool import Pool, Queue
 from app.runtime.profile import Profile
+from app.runtime.split import Outcome, Split, bounds, outputs_of
 from app.tensors import FREE, Array, Signature
 
 log = logging.getLogger(__name__)
@@ -109,8 +111,43 @@ class Servable:
         """On a pool thread: run the first job that waits, and with it what fits. An earlier call may have taken all."""
         with self._lock:
             jobs = self._take(self._waiting, self.merge_rows) if self._waiting else []
-        if jobs:
+        if len(jobs) == 1 and self.merge_rows > 1 and self._lanes.pool.idle:
+            self._run_split(jobs[0], thread)
+        elif jobs:
             self._run(jobs, thread, self._lanes.post)
+
+    def _run_split(self, job: Job, thread: int) -> None:
+        """Run one job with the help of the threads that are idle, if it is large enough for that to be faster.
+
+        Only for models whose rows are independent: for others the parts would be another batch.
+        """
+        refused = self._guarded(job.check_wanted) or self._guarded(job.prepare)
+        if refused is not None:
+            self._lanes.post(job.finish, refused)
+            return
+        parts = self.profile.parts(job.rows, 1 + self._lanes.pool.idle)
+        if parts == 1:
+            self._run([job], thread, self._lanes.post)
+            return
+        start = perf_counter_ns()
+
+        def done(outcome: Outcome) -> None:
+            job.invoke_ns = perf_counter_ns() - start
+            self._lanes.post(job.finish, self._guarded(lambda: job.accept(outputs_of(outcome))))
+
+        split = Split(parts, done)
+        pieces = bounds(job.rows, parts)
+        for part in range(1, parts):
+            self._lanes.pool.submit(self._queue, partial(self._run_part, split, part, job, pieces[part]))
+        self._run_part(split, 0, job, pieces[0], thread)
+
+    def _run_part(self, split: Split, part: int, job: Job, piece: tuple[int, int], thread: int) -> None:
+        start, end = piece
+        try:
+            outcome: Outcome = self._invoke([array[start:end] for array in job.inputs], end - start, thread)[0]
+        except Exception as error:  # noqa: BLE001  The job's end tells it.
+            outcome = error
+        split.bring(part, outcome)
 
     def _take(self, jobs: deque[Job], most: int) -> list[Job]:
         taken = [jobs.popleft()]
