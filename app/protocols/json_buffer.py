@@ -53,6 +53,8 @@ class BufferReader:
         self._skeletons = {
             form: Skeleton(shape[1:]) for form, shape in wanted.items() if len(shape) > 1 and min(shape[1:]) > 0
         }
+        self.fixed = Form.INSTANCES in self._skeletons
+        """Whether a record's shape has no free dimension, and there is more to it than one number."""
         self._local = _Local()
 
     def read(self, body: bytes) -> tuple[Form, Array] | None:
@@ -78,11 +80,19 @@ class BufferReader:
             return (form, numbers) if wanted[0] in (FREE, len(numbers)) and len(numbers) else None
         return self._shaped(body, form, wanted, numbers)
 
-    def _numbers(self, body: bytes, key: str) -> Array | None:
+    def read_list(self, text: bytes, form: Form) -> Array | None:
+        """The records of a list of them, without a key around it; None wherever another road must look."""
+        numbers = self._numbers(text, None) if self._kind is not None and form in self._skeletons else None
+        if numbers is None:
+            return None
+        shaped = self._shaped(text, form, (FREE, *self._wanted[form][1:]), numbers)
+        return shaped[1] if shaped is not None else None
+
+    def _numbers(self, body: bytes, key: str | None) -> Array | None:
         parser = self._local.parser if len(body) < _KEPT else simdjson.Parser()
         try:
             document: Any = parser.parse(body)
-            value = document[key]
+            value = document if key is None else document[key]
             numbers: Array = np.frombuffer(
                 value.as_buffer(of_type=self._kind),
                 np.float64 if self._kind == "d" else np.int64 if self._kind == "i" else np.uint64,

@@ -20,8 +20,11 @@ class _TooLargeForDouble(str):
     """A number token beyond the range of a double, kept as its text so that its place can be named."""
 
 
-def parse(body: bytes) -> Any:
+def parse(body: bytes, where: str = "") -> Any:
     """Parse a JSON document.
+
+    Args:
+        where: what part of the body this is, if not the whole of it.
 
     Raises:
         InvalidArgument: saying where the text stops being JSON.
@@ -33,9 +36,8 @@ def parse(body: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise InvalidArgument(f"the body is not UTF-8: byte {error.start} is 0x{body[error.start]:02x}") from None
     except json.JSONDecodeError as error:
-        raise InvalidArgument(
-            f"the body is not JSON: {error.msg} at line {error.lineno} column {error.colno}, found {_near(error)}"
-        ) from None
+        place = where or f"at line {error.lineno} column {error.colno}"
+        raise InvalidArgument(f"the body is not JSON: {error.msg} {place}, found {_near(error)}") from None
     except RecursionError:
         raise InvalidArgument("the body is nested too deeply to be a tensor") from None
     except ValueError:
@@ -77,7 +79,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
-def tensor(value: Any, spec: TensorSpec, wanted: Shape, where: str) -> Array:
+def tensor(value: Any, spec: TensorSpec, wanted: Shape, where: str, first: int = 0) -> Array:
     """Turn nested lists into an array of `spec.dtype` whose shape `wanted` admits.
 
     Args:
@@ -85,6 +87,7 @@ def tensor(value: Any, spec: TensorSpec, wanted: Shape, where: str) -> Array:
         spec: the input's name and dtype.
         wanted: the shape, with -1 where the first list met at that depth decides.
         where: what `value` is called in messages, for example `instances[3]`.
+        first: the index by which messages call the first item of `value`.
 
     Raises:
         InvalidArgument: at the first value, in reading order, that does not fit.
@@ -109,7 +112,7 @@ def tensor(value: Any, spec: TensorSpec, wanted: Shape, where: str) -> Array:
                 f"found {'an empty list' if not part else f'a list of {len(part)}'}"
             )
         for index, item in enumerate(part):
-            walk(item, depth + 1, f"{place}[{index}]")
+            walk(item, depth + 1, f"{place}[{index if depth else first + index}]")
 
     walk(value, 0, where)
     return np.array(flat, dtype=spec.dtype).reshape(sizes)

@@ -15,13 +15,16 @@ import numpy as np
 import orjson
 
 from app.errors import InvalidArgument
-from app.protocols import json_values
+from app.protocols import json_pieces, json_values
 from app.protocols.call import Call, Form
 from app.protocols.json_buffer import BufferReader
 from app.tensors import FREE, Array, Batching, Shape, Signature, TensorSpec, fits
 
 _KEYS = {form.value: form for form in Form}
 _ANSWER_KEYS = {Form.INSTANCE: "prediction", Form.INSTANCES: "predictions", Form.INPUTS: "outputs"}
+_LARGE_ANSWER = 1 << 15
+"""Numbers in an answer above which it is written in pieces."""
+
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -48,6 +51,10 @@ class PredictJson:
         Raises:
             InvalidArgument: naming what was found, where, and what was expected.
         """
+        if len(body) >= json_pieces.LARGE and self._reader is not None:
+            call = self._decode_pieces(body, self._reader)
+            if call is not None:
+                return call
         if self._reader is not None and (read := self._reader.read(body)) is not None:
             form, array = read
             if form is Form.INSTANCE or (form is Form.INPUTS and self._bare_rows):
@@ -59,6 +66,8 @@ class PredictJson:
     def encode(self, call: Call, outputs: Sequence[Array]) -> bytes:
         """Write the answer to `call`; `outputs` are in the signature's order, each `[rows, *record]`."""
         key = _ANSWER_KEYS[call.form]
+        if len(outputs) == 1 and outputs[0].size >= _LARGE_ANSWER and call.rows > 1:
+            return b'{"%b":%b}' % (key.encode(), json_pieces.dump_rows(outputs[0]))
         if call.form is Form.INSTANCES:
             if len(outputs) == 1:
                 return orjson.dumps({key: np.ascontiguousarray(outputs[0])}, option=_NUMPY)
@@ -130,6 +139,31 @@ class PredictJson:
         if any(array.shape[0] != rows for array in arrays):
             return None
         return Call(tuple(arrays), rows, form)
+
+    def _decode_pieces(self, body: bytes, reader: BufferReader) -> Call | None:
+        """Decode a large list of records piece by piece; None for a body of another outline."""
+        assert self._single is not None
+        rank = len(self._wanted[Form.INSTANCES][0])
+        found = json_pieces.pieces(body, rank) if reader.fixed and not self._bare_rows else None
+        if found is None:
+            return None
+        key, texts = found
+        form = Form(key)
+        wanted = self._wanted[form][0]
+        arrays: list[Array] = []
+        rows = 0
+        for text in texts:
+            array = reader.read_list(text, form)
+            if array is None:
+                value = json_values.parse(text, f"after {key}[{rows - 1}]" if rows else "")
+                if not value or type(value) is not list:
+                    # A comma with nothing behind it; the slow road through the whole will say so.
+                    return None
+                array = json_values.tensor(value, self._single, (len(value), *wanted[1:]), key, rows)
+            arrays.append(array)
+            rows += len(array)
+        whole = np.concatenate(arrays)
+        return Call((whole,), rows, form)
 
     # What follows runs only for a body that the fast road declined.
 

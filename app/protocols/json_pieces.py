@@ -1,0 +1,70 @@
+"""Large JSON lists a piece at a time, so that no single call keeps other threads from running for long.
+
+One call of a C parser on 10 MB holds the interpreter lock for tens of milliseconds, and a prediction on the event loop
+would wait for it. Pieces of a list of records are lists of records: each is read by the same roads as a small body.
+"""
+
+import re
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import orjson
+
+from app.tensors import Array
+
+LARGE = 1 << 19
+"""Bodies of this many bytes, and more, are read in pieces."""
+
+_PIECE = 1 << 17
+"""Bytes of a piece: a fraction of a millisecond to parse."""
+
+_PIECE_NUMBERS = 1 << 14
+"""Numbers of a piece of an answer."""
+
+_HEAD = re.compile(rb'\s*\{\s*"(instances|inputs)"\s*:\s*\[')
+_TAIL = re.compile(rb"\]\s*\}\s*\Z")
+_LONGEST_TAIL = 64
+
+
+def pieces(body: bytes, rank: int) -> tuple[str, Iterator[bytes]] | None:
+    """Cut `{KEY: [RECORD, ...]}` between records.
+
+    Args:
+        rank: of the whole list, 2 or more.
+
+    Returns:
+        The key, and lists of records as JSON texts that together are the whole; None for a body of another outline.
+    """
+    head = _HEAD.match(body)
+    tail = _TAIL.search(body, max(0, len(body) - _LONGEST_TAIL))
+    if head is None or tail is None or rank < 2 or body.count(b'"') != 2:
+        return None
+    return head[1].decode(), _cut(body, head.end(), tail.start(), b"]" * (rank - 1) + b",")
+
+
+def _cut(body: bytes, start: int, end: int, mark: bytes) -> Iterator[bytes]:
+    while True:
+        found = body.find(mark, start + _PIECE, end)
+        stop = end if found < 0 else found + len(mark) - 1
+        yield b"[" + body[start:stop] + b"]"
+        if found < 0:
+            return
+        start = stop + 1
+        give_way()
+
+
+def dump_rows(array: Array) -> bytes:
+    """A list of records as JSON text, in pieces."""
+    rows = max(1, _PIECE_NUMBERS // max(1, array[0].size))
+    texts = []
+    for start in range(0, len(array), rows):
+        part = np.ascontiguousarray(array[start : start + rows])
+        texts.append(orjson.dumps(part, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1])
+        give_way()
+    return b"[" + b",".join(texts) + b"]"
+
+
+def give_way() -> None:
+    """Let a thread that waits for the interpreter lock have it now, not at the end of the switch interval."""
+    time.sleep(0)
