@@ -24,11 +24,14 @@ from uvicorn.protocols.utils import get_client_addr
 from uvicorn.server import ServerState
 
 from app.dataplane import JSON, Answer, DataPlane
-from app.errors import Internal, InvalidArgument, LitepoolError, TooLarge, Unavailable
+from app.errors import Internal, LitepoolError, TooLarge, Unavailable
 from app.runtime.job import Job
 from app.server.errors import STATUS, error_body, new_request_id
 
 log = logging.getLogger(__name__)
+
+_LARGEST_HEAD = 1 << 16
+"""Bytes of a request's line and headers above which it is refused, give or take what arrives at once."""
 
 _MOST_PENDING = 64
 """Unanswered express requests of one connection above which no more is read from it."""
@@ -48,6 +51,7 @@ class Lane:
 
     def __init__(self, max_body: int) -> None:
         self.max_body = max_body
+        self.digits = len(str(max_body))
         self.dataplane: DataPlane
         self.paths: Mapping[bytes, str | None] = {}
         self.closing = False
@@ -81,6 +85,11 @@ class Turn:
         self.answer: bytes | None = None
         self.status = 200
 
+    def set(self, status: int, head: bytes, body: bytes) -> None:
+        """Keep the answer; `head` ends in the name of the header that the body's length goes into."""
+        self.status = status
+        self.answer = b"%b%d\r\n\r\n%b" % (head, len(body), body)
+
 
 class _Busy:
     """Stands for a cycle that is not complete, so that uvicorn queues the next behind it."""
@@ -109,6 +118,8 @@ class Express(HttpToolsProtocol):
         self._chunks: list[bytes] = []
         self._size = 0
         self._in_message = False
+        self._in_head = False
+        self._head_size = 0
         self._heard = 0.0
 
     # What the server asks of a connection when it drains.
@@ -133,10 +144,15 @@ class Express(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = self.loop.time()
+        if self._in_head:
+            self._head_size += len(data)
+            if self._head_size > _LARGEST_HEAD:
+                self._refuse(431, f"the request's head is larger than the {_LARGEST_HEAD} bytes that it may be")
+                return
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
-            self._bad_request()
+            self._refuse(400, "the request is not valid HTTP/1.1")
         except httptools.HttpParserUpgrade:
             self._unsupported_upgrade_warning()
 
@@ -147,6 +163,11 @@ class Express(HttpToolsProtocol):
             if turn.job is not None:
                 turn.job.abandoned = True
         self._turns.clear()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # A client that does not read its answers is not read from either.
+        self.flow.pause_reading()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -159,9 +180,11 @@ class Express(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
-        self._in_message = True
+        self._in_message = self._in_head = True
+        self._head_size = 0
 
     def on_headers_complete(self) -> None:
+        self._in_head = False
         parser = self.parser
         if (
             self.url in self.lane.paths
@@ -233,7 +256,7 @@ class Express(HttpToolsProtocol):
                 length = value
         turn = self._express = Turn(self.parser.should_keep_alive(), self._access_line() if self.access_log else None)
         self._turns.append(turn)
-        if len(length) > 7 and int(length) > self.lane.max_body:
+        if len(length) >= self.lane.digits and int(length) > self.lane.max_body:
             self._refuse_body(turn, length.decode())
 
     def _refuse_body(self, turn: Turn, size: str) -> None:
@@ -244,14 +267,18 @@ class Express(HttpToolsProtocol):
     def _deliver(self, turn: Turn, reply: Answer | LitepoolError) -> None:
         """Take a reply; write it, and those that waited for it, when it is its turn."""
         turn.job = None
+        status = 200
         if isinstance(reply, Answer):
             head, body = _HEAD[reply.media_type], reply.body
         else:
-            turn.status = STATUS[reply.code]
+            status = STATUS[reply.code]
             head, body = _HEAD[JSON], error_body(reply.message)
             if isinstance(reply, Unavailable) and reply.retry_after is not None:
                 head = b"retry-after: %d\r\n" % reply.retry_after + head
-        turn.answer = b"%b%d\r\n\r\n%b" % (head, len(body), body)
+        self._answer(turn, status, head, body)
+
+    def _answer(self, turn: Turn, status: int, head: bytes, body: bytes) -> None:
+        turn.set(status, head, body)
         turns = self._turns
         while turns and turns[0].answer is not None:
             if self.transport.is_closing():
@@ -306,24 +333,29 @@ class Express(HttpToolsProtocol):
         else:
             self._arm(max(self.timeout_keep_alive - quiet, 0.1))
 
-    def _bad_request(self) -> None:
-        """Answer what is not HTTP with our kind of error, after what was asked before it."""
-        self.logger.warning("Invalid HTTP request received.")
-        message = "the request is not valid HTTP/1.1"
-        if self._turns:
-            turn = Turn(keep_alive=False, line=None)
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer what is not a request, after the express requests before it, and close."""
+        self.logger.warning("refused a request: %s", message)
+        if self.transport.is_closing():
+            return
+        # Nothing that comes after it is looked at.
+        self.flow.pause_reading()
+        turn, self._express = self._express, None
+        if turn is None:
+            turn = Turn(keep_alive=True, line=None)
             self._turns.append(turn)
-            self.flow.pause_reading()
-            self._deliver(turn, InvalidArgument(message))
+        turn.keep_alive = False
+        if turn.answer is not None:
+            self.transport.close()
+        elif self.cycle is not None and not self.cycle.response_complete:
+            # As uvicorn does: the application is told that the client is gone.
+            turn.set(status, _HEAD[JSON], error_body(message))
+            self._write(turn)
         else:
-            self.send_400_response(message)
+            self._answer(turn, status, _HEAD[JSON], error_body(message))
 
     def send_400_response(self, msg: str) -> None:
-        body = error_body(msg)
-        head = b"%bconnection: close\r\n%b%d\r\n\r\n" % (STATUS_LINE[400], _HEAD[JSON], len(body))
-        if not self.transport.is_closing():
-            self.transport.write(head + body)
-            self.transport.close()
+        self._refuse(400, msg)
 
     def _fault(self, error: Exception) -> Internal:
         identity = new_request_id()

@@ -1,0 +1,391 @@
+"""The express lane's state machine, with a transport and a dataplane that are stand-ins: no sockets, no time."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from app.dataplane import JSON, Answer, DataPlane, Deliver
+from app.errors import LitepoolError, Unavailable
+from app.runtime.job import Job
+from app.server.express import Express, Lane
+
+
+class Transport(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = False
+        self.reading = True
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return {"sockname": ("127.0.0.1", 8000), "peername": ("127.0.0.1", 50000)}.get(name, default)
+
+    def write(self, data: Any) -> None:
+        assert not self.closed, "written to after the close"
+        self.written += bytes(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+class Timer:
+    def cancel(self) -> None:
+        pass
+
+
+class Loop:
+    """Time stands still; what is asked for later is kept."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.later: list[tuple[float, Callable[[], None]]] = []
+        self.tasks: list[Any] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        self.later.append((self.now + seconds, call))
+        return Timer()
+
+    def create_task(self, coroutine: Any) -> Any:
+        self.tasks.append(coroutine)
+        return asyncio.Future(loop=self.real)
+
+    real: asyncio.AbstractEventLoop
+
+
+class Plane:
+    """Answers each body with itself, at once or when told to."""
+
+    def __init__(self) -> None:
+        self.at_once = True
+        self.asked: list[tuple[str | None, bytes, str, str]] = []
+        self.jobs: list[Job] = []
+        self.waiting: list[Callable[[], None]] = []
+
+    def predict(self, model: str | None, body: bytes, content_type: str, accept: str, deliver: Deliver) -> Job | None:
+        self.asked.append((model, body, content_type, accept))
+        if self.at_once:
+            deliver(Answer(body, JSON))
+            return None
+        job = Job()
+        self.jobs.append(job)
+        self.waiting.append(lambda: deliver(Answer(body, JSON)))
+        return job
+
+
+def stand_in(predict: Callable[..., None]) -> DataPlane:
+    return cast("DataPlane", SimpleNamespace(predict=predict))
+
+
+class Connection:
+    """A connection to a server whose only models are `a` and `b`."""
+
+    def __init__(self, loop: Loop) -> None:
+        config = uvicorn.Config(_application, ws="none", access_log=False, log_config=None)
+        config.load()
+        self.loop = loop
+        self.state = ServerState()
+        self.lane = Lane(max_body=1 << 16)
+        self.plane = Plane()
+        self.lane.open(cast("DataPlane", self.plane), ["a", "b"])
+        protocol = type("Protocol", (Express,), {"lane": self.lane})
+        self.protocol: Express = protocol(config, self.state, {}, cast("asyncio.AbstractEventLoop", loop))
+        self.transport = Transport()
+        self.protocol.connection_made(self.transport)
+
+    def feed(self, data: bytes) -> None:
+        self.protocol.data_received(data)
+
+    def answers(self) -> list[tuple[int, bytes]]:
+        """Status and body of each answer written so far."""
+        found = []
+        rest = self.transport.written
+        while rest:
+            head, _, rest = rest.partition(b"\r\n\r\n")
+            lines = head.lower().split(b"\r\n")
+            length = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
+            found.append((int(lines[0].split()[1]), rest[:length]))
+            rest = rest[length:]
+        return found
+
+
+async def _application(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError("nothing awaits it here")
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    loop = Loop()
+    loop.real = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop.real)
+    made = Connection(loop)
+    yield made
+    for task in loop.tasks:
+        task.close()
+    asyncio.set_event_loop(None)
+    loop.real.close()
+
+
+def request(body: bytes, path: bytes = b"/predict", headers: bytes = b"", version: bytes = b"1.1") -> bytes:
+    length = b"Content-Length: %d\r\n" % len(body)
+    return b"POST %b HTTP/%b\r\nHost: x\r\n%b%b\r\n%b" % (path, version, headers, length, body)
+
+
+CHUNKED = b"POST /predict/a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nt: 1\r\n\r\n"
+
+
+def test_a_request_gets_its_answer_and_the_connection_stays(connection: Connection) -> None:
+    connection.feed(request(b"one"))
+    assert connection.answers() == [(200, b"one")]
+    assert not connection.transport.closed
+    assert connection.plane.asked == [(None, b"one", "", "")]
+
+
+def test_headers_that_choose_the_codec_reach_the_dataplane(connection: Connection) -> None:
+    connection.feed(request(b"x", b"/predict/b", b"CONTENT-TYPE: application/x-npy\r\nAccept: */*\r\n"))
+    assert connection.plane.asked == [("b", b"x", "application/x-npy", "*/*")]
+
+
+@pytest.mark.parametrize("whole", [request(b"hello", b"/predict/a"), CHUNKED])
+def test_a_request_split_at_any_byte_is_the_same_request(connection: Connection, whole: bytes) -> None:
+    for place in range(1, len(whole)):
+        connection.feed(whole[:place])
+        assert len(connection.plane.asked) == place - 1, f"answered before it was whole, at {place}"
+        connection.feed(whole[place:])
+    bodies = {body for _, body in connection.answers()}
+    assert len(connection.answers()) == len(whole) - 1
+    assert len(bodies) == 1
+    assert bodies <= {b"hello", b"abcde"}
+
+
+def test_a_request_that_comes_byte_by_byte_is_the_same_request(connection: Connection) -> None:
+    for index in range(len(CHUNKED)):
+        connection.feed(CHUNKED[index : index + 1])
+    assert connection.answers() == [(200, b"abcde")]
+
+
+def test_answers_keep_the_order_of_the_requests_whichever_is_ready_first(connection: Connection) -> None:
+    connection.plane.at_once = False
+    connection.feed(b"".join(request(b"%d" % index) for index in range(4)))
+    ready = connection.plane.waiting
+    ready[2]()
+    ready[1]()
+    assert connection.answers() == []
+    ready[0]()
+    assert [body for _, body in connection.answers()] == [b"0", b"1", b"2"]
+    ready[3]()
+    assert [body for _, body in connection.answers()] == [b"0", b"1", b"2", b"3"]
+
+
+def test_a_request_for_the_application_waits_for_the_express_requests_before_it(connection: Connection) -> None:
+    connection.plane.at_once = False
+    connection.feed(request(b"0") + b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" + request(b"2"))
+    assert connection.loop.tasks == []
+    connection.plane.waiting[0]()
+    assert len(connection.loop.tasks) == 1
+    assert len(connection.plane.asked) == 1, "a request behind the application's own is not express"
+    assert [body for _, body in connection.answers()] == [b"0"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        b"GET /predict HTTP/1.1\r\nHost: x\r\n\r\n",
+        request(b"x", b"/predict?a=1"),
+        request(b"x", b"/predict/"),
+        request(b"x", b"/predict/unknown"),
+        request(b"x", b"/Predict"),
+        request(b"x", version=b"1.0"),
+        request(b"x", headers=b"Expect: 100-continue\r\n"),
+    ],
+    ids=["method", "query", "slash", "unknown", "case", "http10", "expect"],
+)
+def test_what_is_not_plainly_a_prediction_goes_to_the_application(connection: Connection, other: bytes) -> None:
+    connection.feed(other)
+    assert connection.plane.asked == []
+    assert len(connection.loop.tasks) == 1
+
+
+def test_connection_close_is_honoured_and_told(connection: Connection) -> None:
+    connection.feed(request(b"x", headers=b"Connection: close\r\n"))
+    assert connection.transport.closed
+    assert b"connection: close\r\n" in connection.transport.written
+
+
+def test_the_last_answer_of_a_draining_server_closes_and_those_before_it_do_not(connection: Connection) -> None:
+    connection.plane.at_once = False
+    connection.feed(request(b"0") + request(b"1"))
+    connection.state.default_headers = [(b"date", b"now"), (b"connection", b"close")]
+    connection.plane.waiting[0]()
+    assert b"connection: close" not in connection.transport.written
+    assert not connection.transport.closed
+    connection.plane.waiting[1]()
+    assert connection.transport.closed
+    assert connection.transport.written.count(b"connection: close") == 1
+
+
+def test_a_draining_server_waits_for_a_request_of_which_a_part_has_come(connection: Connection) -> None:
+    whole = request(b"later")
+    connection.feed(request(b"first") + whole[:10])
+    connection.state.default_headers = [(b"connection", b"close")]
+    assert not connection.protocol.is_idle()
+    connection.feed(whole[10:])
+    assert [body for _, body in connection.answers()] == [b"first", b"later"]
+    assert connection.transport.closed
+
+
+def test_a_client_that_goes_away_abandons_its_calls(connection: Connection) -> None:
+    connection.plane.at_once = False
+    connection.feed(request(b"0") + request(b"1"))
+    connection.protocol.connection_lost(ConnectionResetError())
+    assert [job.abandoned for job in connection.plane.jobs] == [True, True]
+    connection.transport.closed = True
+    for ready in connection.plane.waiting:
+        ready()
+    assert connection.transport.written == b""
+
+
+def test_a_body_said_to_be_too_large_is_refused_before_it_comes_and_the_next_request_is_answered(
+    connection: Connection,
+) -> None:
+    body = b"x" * ((1 << 16) + 1)
+    whole = request(body)
+    connection.feed(whole[:100])
+    assert [status for status, _ in connection.answers()] == [413]
+    connection.feed(whole[100:] + request(b"next"))
+    assert [status for status, _ in connection.answers()] == [413, 200]
+    assert [body for _, body, _, _ in connection.plane.asked] == [b"next"]
+
+
+def test_a_chunked_body_that_grows_too_large_is_refused(connection: Connection) -> None:
+    connection.feed(b"POST /predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for _ in range(3):
+        connection.feed(b"8000\r\n" + b"x" * 0x8000 + b"\r\n")
+    connection.feed(b"0\r\n\r\n" + request(b"next"))
+    assert [status for status, _ in connection.answers()] == [413, 200]
+
+
+def test_a_head_without_end_is_refused(connection: Connection) -> None:
+    connection.feed(b"POST /predict HTTP/1.1\r\n")
+    for _ in range(100):
+        if connection.transport.closed:
+            break
+        connection.feed(b"X-Long: " + b"y" * 2000 + b"\r\n")
+    assert [status for status, _ in connection.answers()] == [431]
+    assert connection.transport.closed
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"rubbish\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxy",
+        b"POST /predict HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /predict HTTP/1.1\r\nBad Header\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\nabc",
+    ],
+    ids=["rubbish", "two lengths", "length and chunked", "negative", "chunk size", "no colon", "unknown coding"],
+)
+def test_what_is_not_http_is_refused_after_the_answers_before_it(connection: Connection, bad: bytes) -> None:
+    connection.plane.at_once = False
+    connection.feed(request(b"good"))
+    connection.feed(bad)
+    assert connection.answers() == []
+    connection.plane.waiting[0]()
+    assert [status for status, _ in connection.answers()] == [200, 400]
+    assert connection.transport.closed
+    assert len(connection.plane.asked) == 1, "nothing of the bad request is taken for a request"
+
+
+def test_a_client_that_does_not_read_its_answers_is_not_read_from(connection: Connection) -> None:
+    connection.protocol.pause_writing()
+    assert not connection.transport.reading
+    connection.feed(request(b"0"))
+    assert not connection.transport.reading, "an answer alone does not make it readable again"
+    connection.protocol.resume_writing()
+    assert connection.transport.reading
+
+
+def test_a_client_with_many_unanswered_requests_is_not_read_from(connection: Connection) -> None:
+    connection.plane.at_once = False
+    connection.feed(b"".join(request(b"x") for _ in range(64)))
+    assert not connection.transport.reading
+    connection.plane.waiting[0]()
+    assert connection.transport.reading
+
+
+def test_an_idle_connection_is_closed_and_a_used_one_is_looked_at_again(connection: Connection) -> None:
+    loop, patience = connection.loop, connection.protocol.timeout_keep_alive
+    loop.now = patience - 1
+    connection.feed(request(b"x"))
+    due, look = loop.later.pop()
+    loop.now = due
+    look()
+    assert not connection.transport.closed
+    due, look = loop.later.pop()
+    loop.now = due
+    look()
+    assert connection.transport.closed
+
+
+def test_a_connection_that_waits_for_its_answer_is_not_idle(connection: Connection) -> None:
+    connection.plane.at_once = False
+    connection.feed(request(b"x"))
+    due, look = connection.loop.later.pop()
+    connection.loop.now = due + 1000
+    look()
+    assert not connection.transport.closed
+    assert connection.loop.later
+
+
+def test_an_error_of_the_dataplane_is_an_answer_with_its_status_and_retry_after(connection: Connection) -> None:
+    def refuse(*arguments: Any) -> None:
+        arguments[-1](Unavailable("still loading", retry_after=2))
+
+    connection.lane.open(stand_in(refuse), [])
+    connection.feed(request(b"x"))
+    assert connection.answers() == [(503, b'{"error":"still loading"}')]
+    assert b"retry-after: 2\r\n" in connection.transport.written
+
+
+def test_a_fault_of_the_dataplane_is_a_500_without_a_trace(
+    connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    connection.lane.open(stand_in(fail), [])
+    connection.feed(request(b"x"))
+    ((status, body),) = connection.answers()
+    assert status == 500
+    assert b"secret" not in body
+    identity = body.split(b"request ")[-1].rstrip(b'"}').decode()
+    assert identity in caplog.text
+
+
+def test_every_kind_of_error_has_a_status_here() -> None:
+    from app.errors import Code
+    from app.server.errors import STATUS
+
+    assert set(STATUS) == set(Code)
+    assert issubclass(Unavailable, LitepoolError)
