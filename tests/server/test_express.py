@@ -155,7 +155,7 @@ CHUNKED = b"POST /predict/a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\na
 def test_a_request_gets_its_answer_and_the_connection_stays(connection: Connection) -> None:
     connection.feed(request(b"one"))
     assert connection.answers() == [(200, b"one")]
-    assert not connection.transport.closed
+    assert not connection.transport.is_closing()
     assert connection.plane.asked == [(None, b"one", "", "")]
 
 
@@ -226,7 +226,7 @@ def test_what_is_not_plainly_a_prediction_goes_to_the_application(connection: Co
 
 def test_connection_close_is_honoured_and_told(connection: Connection) -> None:
     connection.feed(request(b"x", headers=b"Connection: close\r\n"))
-    assert connection.transport.closed
+    assert connection.transport.is_closing()
     assert b"connection: close\r\n" in connection.transport.written
 
 
@@ -236,9 +236,9 @@ def test_the_last_answer_of_a_draining_server_closes_and_those_before_it_do_not(
     connection.state.default_headers = [(b"date", b"now"), (b"connection", b"close")]
     connection.plane.waiting[0]()
     assert b"connection: close" not in connection.transport.written
-    assert not connection.transport.closed
+    assert not connection.transport.is_closing()
     connection.plane.waiting[1]()
-    assert connection.transport.closed
+    assert connection.transport.is_closing()
     assert connection.transport.written.count(b"connection: close") == 1
 
 
@@ -249,7 +249,7 @@ def test_a_draining_server_waits_for_a_request_of_which_a_part_has_come(connecti
     assert not connection.protocol.is_idle()
     connection.feed(whole[10:])
     assert [body for _, body in connection.answers()] == [b"first", b"later"]
-    assert connection.transport.closed
+    assert connection.transport.is_closing()
 
 
 def test_a_client_that_goes_away_abandons_its_calls(connection: Connection) -> None:
@@ -290,7 +290,7 @@ def test_a_head_without_end_is_refused(connection: Connection) -> None:
             break
         connection.feed(b"X-Long: " + b"y" * 2000 + b"\r\n")
     assert [status for status, _ in connection.answers()] == [431]
-    assert connection.transport.closed
+    assert connection.transport.is_closing()
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_what_is_not_http_is_refused_after_the_answers_before_it(connection: Con
     assert connection.answers() == []
     connection.plane.waiting[0]()
     assert [status for status, _ in connection.answers()] == [200, 400]
-    assert connection.transport.closed
+    assert connection.transport.is_closing()
     assert len(connection.plane.asked) == 1, "nothing of the bad request is taken for a request"
 
 
@@ -341,11 +341,11 @@ def test_an_idle_connection_is_closed_and_a_used_one_is_looked_at_again(connecti
     due, look = loop.later.pop()
     loop.now = due
     look()
-    assert not connection.transport.closed
+    assert not connection.transport.is_closing()
     due, look = loop.later.pop()
     loop.now = due
     look()
-    assert connection.transport.closed
+    assert connection.transport.is_closing()
 
 
 def test_a_connection_that_waits_for_its_answer_is_not_idle(connection: Connection) -> None:
@@ -354,7 +354,7 @@ def test_a_connection_that_waits_for_its_answer_is_not_idle(connection: Connecti
     due, look = connection.loop.later.pop()
     connection.loop.now = due + 1000
     look()
-    assert not connection.transport.closed
+    assert not connection.transport.is_closing()
     assert connection.loop.later
 
 
