@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install test test-fast lint format types bench models lock docs container-check clean
+.PHONY: help serve install test test-fast lint format types bench bench-peers models lock docs container-check clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -35,6 +35,9 @@ format: $(VENV)/.dev  ## rewrite the code as ruff likes it
 
 bench: $(VENV)/.dev  ## measure this machine and render docs/benchmarks.md
 	$(BIN)/python -m benchmarks
+
+bench-peers: $(VENV)/.dev  ## measure other servers beside Litepool, each in an environment of its own
+	$(BIN)/python -m benchmarks --peers
 
 models: $(VENV)/.dev  ## train and write the shipped models again
 	$(BIN)/python scripts/make_models.py

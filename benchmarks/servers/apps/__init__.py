@@ -1,0 +1,1 @@
+"""The baseline servers themselves, as their authors would write them."""
