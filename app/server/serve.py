@@ -32,6 +32,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         services: Services = self._app.state.services
         services.manager.drain()
+        log.info("draining: %d connections are open", len(self.server_state.connections))
         # From here on every answer closes its connection.
         self.server_state.default_headers = [*self.server_state.default_headers, CLOSE_HEADER]
         await self._stop_listening(sockets or [])

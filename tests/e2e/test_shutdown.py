@@ -1,0 +1,76 @@
+"""SIGTERM and SIGINT under load: what was accepted is answered, and the exit code is 0."""
+
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import orjson
+import pytest
+
+from tests.e2e.load import Exchange, Load
+from tests.e2e.process import MODELS, Litepool
+from tests.e2e.reference import FILES, Reference
+
+pytestmark = pytest.mark.slow
+
+CLIENTS = 8
+BUSY = 100
+
+
+def exchanges(server: Litepool, reference: dict[str, Reference], rows: int, count: int) -> list[Exchange]:
+    """Requests of `rows` records, each with what this server answers to it when nothing else goes on."""
+    made = []
+    with server.client() as client:
+        for number in range(count):
+            model = list(FILES)[number % len(FILES)]
+            document = {"instances": reference[model].instances(np.arange(number, number + rows))}
+            request = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+            reply = client.send("POST", f"/predict/{model}", request, {"Content-Type": "application/json"})
+            assert reply.status == 200, reply
+            made.append(Exchange(model, request, reply.body))
+    return made
+
+
+def stop_under_load(server: Litepool, reference: dict[str, Reference], number: signal.Signals) -> None:
+    """Signal a busy server, and see that each request was answered, on a connection kept and on one of its own."""
+    singles = exchanges(server, reference, 1, CLIENTS)
+    # Half a megabyte each for mlp: some are always half sent, half decoded or half run.
+    batches = exchanges(server, reference, 200, CLIENTS // 2)
+    loads = [
+        Load(server.url, singles, keep_alive=True),
+        Load(server.url, singles, keep_alive=False),
+        Load(server.url, batches, keep_alive=True),
+    ]
+    with ExitStack() as stack:
+        for load in loads:
+            stack.enter_context(load)
+        for load in loads:
+            load.wait_answered(BUSY)
+        signalled = perf_counter()
+        server.process.send_signal(number)
+        for load in loads:
+            load.signalled()
+        tallies = [load.wait_refused() for load in loads]
+    code = server.wait()
+    print(f"\nended {perf_counter() - signalled:.2f} s after {number.name}; {tallies}")
+    assert code == 0
+    for tally, clients in zip(tallies, (CLIENTS, CLIENTS, CLIENTS // 2), strict=True):
+        assert tally.faults == []
+        assert tally.answered == tally.sent
+        assert tally.refused == clients, "clients end when they are refused"
+    assert sum(tally.after_signal for tally in tallies) > 0, "the server was not busy when it was told to stop"
+    assert "Traceback" not in server.log.text()
+
+
+@pytest.mark.parametrize("inline_us", ["300", "0"], ids=["inline", "pool"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_under_load_loses_no_request_that_was_accepted_and_ends_with_0(
+    cache: Path, reference: dict[str, Reference], number: signal.Signals, inline_us: str
+) -> None:
+    settings: dict[str, str | Path] = {"inline_us": inline_us, "cache_dir": cache}
+    with Litepool(MODELS, "--workers", "1", settings=settings) as server:
+        server.wait_ready()
+
+        stop_under_load(server, reference, number)
