@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLC0415
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,9 @@ def main() -> None:
 @settings_options
 def serve(**given: Any) -> None:
     """Serve the models of a folder (default: models)."""
+    # Until the server has its own handlers; process 1 of a container would otherwise not hear a signal at all.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
     settings = read_settings(given)
     from app.server.listen import listen, url_of
     from app.telemetry import logging
@@ -81,9 +85,9 @@ def serve(**given: Any) -> None:
         click.echo(ready_line(url, settings.workers, report))
 
     if settings.workers == 1:
-        from app.server.worker import work
+        from app.server.worker import report, work
 
-        work(settings, sock, ready)
+        work(settings, sock, lambda services: ready(report(services)))
         return
     logging.configure(settings.log_level, settings.log_format)
     from app.server.supervisor import Supervisor

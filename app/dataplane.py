@@ -1,5 +1,6 @@
 """The one road from a request's bytes to the answer's, for every protocol and every edge."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
@@ -83,10 +84,19 @@ class Bound:
             decoder = self._npy
         else:
             raise UnsupportedFormat(f"Content-Type: expected {JSON} or {npy.MEDIA_TYPE}, found {content_type[:80]!r}")
-        if npy.MEDIA_TYPE not in accept.lower():
+        if not wants(accept, npy.MEDIA_TYPE):
             return Way(decoder, self._json, JSON)
         self._npy.check_encodes()
         return Way(decoder, self._npy, npy.MEDIA_TYPE)
+
+
+def wants(accept: str, media_type: str) -> bool:
+    """Whether an Accept header names a media type, and does not refuse it with `q=0`."""
+    for part in accept.lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        if name == media_type:
+            return not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters)
+    return False
 
 
 class Exchange(Job):

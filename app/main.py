@@ -5,5 +5,5 @@ from app.settings import Settings
 from app.telemetry import logging
 
 _settings = Settings()
-logging.configure(_settings.log_level, _settings.log_format)
+logging.configure(_settings.log_level, _settings.log_format, server=False)
 app = create_app(_settings)

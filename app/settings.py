@@ -60,19 +60,28 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(64 * 2**20, ge=1024, description="Largest request body, in bytes; above it 413.")
     request_timeout: float = Field(
-        30.0, gt=0, description="Seconds that a request may wait for its model before it is answered 504."
+        30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that a request may wait for its model before it is answered 504.",
     )
     queue_size: int = Field(256, ge=1, description="Calls that may wait for one model in one worker; above it 503.")
     inline_us: float = Field(
         300.0,
         ge=0,
+        allow_inf_nan=False,
         description="An invoke measured cheaper than this, in microseconds, runs on the event loop; 0 turns that off.",
     )
-    keep_alive: float = Field(75.0, ge=0, description="Seconds that an idle connection is kept.")
+    keep_alive: float = Field(75.0, ge=0, allow_inf_nan=False, description="Seconds that an idle connection is kept.")
     drain_seconds: float = Field(
-        8.0, ge=0, description="Seconds after SIGTERM within which requests under way are finished."
+        8.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds after SIGTERM within which requests under way are finished.",
     )
-    conversion_timeout: float = Field(900.0, gt=0, description="Seconds that the conversion of one model may take.")
+    conversion_timeout: float = Field(
+        900.0, gt=0, allow_inf_nan=False, description="Seconds that the conversion of one model may take."
+    )
     conversion_memory: int = Field(
         16 * 2**30, ge=2**30, description="Address space of the conversion process, in bytes."
     )

@@ -145,7 +145,9 @@ def check_contents(root: Path, config: Config, target: str) -> None:
         raise CheckError(f"TensorFlow is {'missing from' if target == 'full' else 'in'} the {target} image.")
     if not importable(root, config, "app"):
         raise CheckError(f"The package `app` cannot be imported in the {target} image.")
-    left = [name for name in ("etc/pip.conf", "run/secrets", "src", "dist", "opt/build") if (root / name).exists()]
+    left = [
+        name for name in ("etc/pip.conf", "run/secrets", "src", "dist", "layer", "opt/build") if (root / name).exists()
+    ]
     left += ["pip"] if importable(root, config, "pip") else []
     if left:
         raise CheckError(f"The {target} image holds what only its build needed: {', '.join(left)}")
@@ -161,7 +163,7 @@ def healthy(root: Path, config: Config, changes: dict[str, str]) -> bool:
 def try_start(root: Path, config: Config, target: str, log: Path, binds: list[Bind]) -> Start:
     """One start: ready, healthy, right answers, right user, gone on SIGTERM."""
     port = free_port()
-    changes = {"LITEPOOL_HOST": "127.0.0.1", "LITEPOOL_PORT": str(port)}
+    changes = {"LITEPOOL_HOST": "127.0.0.1", "LITEPOOL_PORT": str(port), "LITEPOOL_DEFAULT_MODEL": "digits"}
     sandbox = Sandbox(root, config, log, changes, binds)
     if healthy(root, config, changes):
         raise CheckError("The HEALTHCHECK passes while nothing serves.")

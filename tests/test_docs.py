@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_generated_parts_of_the_documentation_are_fresh() -> None:
-    command = [sys.executable, ROOT / "scripts/make_docs.py", "--check"]
+    command = [sys.executable, str(ROOT / "scripts/make_docs.py"), "--check"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -547,8 +547,8 @@ def explain(error: BaseException | None) -> str:
             "it holds a recurrent layer over a free batch, which TFLite does not have: build that layer with "
             "unroll=True, for a fixed number of steps"
         )
-    if found := re.findall(r"(?:Custom|TF Select) ops: ([\w, ]+)", text):
-        return f"it needs operations that TFLite does not have, {', '.join(map(str.strip, found))}: use other layers"
+    if missing := re.findall(r"(?:Custom|TF Select) ops: ([\w, ]+)", text):
+        return f"it needs operations that TFLite does not have, {', '.join(map(str.strip, missing))}: use other layers"
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     line = re.sub(r"<unknown>:0: |loc\(.*\): |\{\{.*?\}\} ", "", line)
     return f"{type(error).__name__}: {line[:300]}" if line else type(error).__name__

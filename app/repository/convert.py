@@ -1,7 +1,9 @@
 """Starts and follows the conversion child."""
 
 import json
+import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +20,8 @@ from app.errors import ModelError
 from app.repository.cache import Cache, Entry, content_key
 from app.repository.layout import Kind, Source
 from app.repository.model_config import ModelConfig, read_config
+
+log = logging.getLogger(__name__)
 
 REVISION = "1"
 """Part of every cache key: raise it when the child would make something else of the same model."""
@@ -99,6 +103,29 @@ class Converter:
             return report
 
         return self._cache.find_or_make(key, version, make, self._waiting(progress))
+
+    def keep(self, source: Source) -> Path | bytes:
+        """A `.tflite` file as it is now: a copy in the cache, or its bytes where the cache cannot be written.
+
+        The interpreter maps what it is given, and a mapped file that is overwritten in place ends the process.
+
+        Raises:
+            ModelError: the file cannot be read.
+        """
+
+        def copy(folder: Path) -> dict[str, Any]:
+            shutil.copyfile(source.path, folder / "model.tflite")
+            # There is nothing to be compared with.
+            (folder / "parity.npz").touch()
+            return {}
+
+        try:
+            return self._cache.find_or_make(content_key(source.path), "unchanged", copy).model
+        except OSError as error:
+            raise ModelError(f"{source.path.name} cannot be read: {error.strerror}") from error
+        except ModelError as error:
+            log.info("%s is held in memory: %s", source.path.name, error.message)
+            return source.path.read_bytes()
 
     def close(self) -> None:
         """End the children; conversions under way raise."""

@@ -1,11 +1,10 @@
 """What the commands do with a model outside a server."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from app.errors import ModelError
+from app.errors import LitepoolError, ModelError
 from app.repository import report
 from app.repository.cache import Cache
 from app.repository.convert import Converter
@@ -43,7 +42,7 @@ def convert_by_hand(path: Path, output: Path | None, quantization: str | None, s
     opened = open_model(source, make_converter(settings), tell, quantization)
     target = output or Path(f"{source.name}.tflite")
     try:
-        shutil.copyfile(opened.path, target)
+        target.write_bytes(opened.model if isinstance(opened.model, bytes) else opened.model.read_bytes())
     except OSError as error:
         raise ModelError(f"{target} cannot be written: {error.strerror}") from error
     return target
@@ -62,7 +61,7 @@ def fill_cache(models_dir: Path, settings: Settings, tell: Tell) -> dict[str, st
     for item in found:
         try:
             _fill_one(item, settings, tell)
-        except ModelError as error:
+        except LitepoolError as error:
             failed[item.name] = error.message
     return failed
 

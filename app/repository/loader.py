@@ -2,22 +2,21 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
 
-from app.repository.cache import Entry
 from app.repository.convert import Converter
 from app.repository.layout import Kind, Source
 from app.repository.model_config import ModelConfig, read_config
 from app.repository.parity import Parity, compare, read_reference
 from app.repository.samples import Sample, read_samples
+from app.runtime import batching
 from app.runtime.independence import why_dependent
-from app.runtime.interpreter import Runner
+from app.runtime.interpreter import Model, Runner
 from app.runtime.profile import Profile, measure, workable_inputs
 from app.runtime.servable import Lanes, Servable
-from app.tensors import Array, Batching
+from app.tensors import Array, Batching, Signature
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +27,12 @@ class Opened:
 
     source: Source
     config: ModelConfig
-    path: Path
+    model: Model
     size: int
-    """Bytes of the file at `path` when it was opened; it may be gone while it is served."""
-    runner: Runner
+    """Bytes of the TFLite model."""
+    signature: Signature
+    stateful: bool
+    """Whether it keeps variables between invokes."""
     profile: Profile
     example: list[Array]
     """One record of each input, `[1, *record]`, that the model runs on."""
@@ -45,7 +46,7 @@ class Opened:
         """A body of `/predict` that works: the first sample, or one record that the model was seen to run on."""
         if self.samples:
             return self.samples[0].request
-        names = [spec.name for spec in self.runner.signature().inputs]
+        names = [spec.name for spec in self.signature.inputs]
         values = {name: array[0].tolist() for name, array in zip(names, self.example, strict=True)}
         return {"instance": next(iter(values.values())) if len(values) == 1 else values}
 
@@ -75,27 +76,37 @@ def open_model(
     samples = read_samples(source.folder)
     if source.kind is Kind.TFLITE:
         progress(f"loading {source.path.name}")
-        runner = Runner(source.path)
+        model = converter.keep(source)
+        # What checks and measures a model is not what serves it: large batches leave an interpreter large.
+        runner = Runner(model)
         example = workable_inputs(runner, runner.signature())
-        profile = measure(runner, runner.signature(), example)
-        mixing = why_dependent(runner, runner.signature(), example)
-        size = source.path.stat().st_size
-        return Opened(source, config, source.path, size, runner, profile, example, mixing, samples)
+        return _measured(source, config, model, samples, runner, example)
     entry = converter.convert(source, config, progress)
     progress("comparing with TensorFlow")
-    return _open_entry(source, config, entry, samples)
-
-
-def _open_entry(source: Source, config: ModelConfig, entry: Entry, samples: list[Sample]) -> Opened:
     runner = Runner(entry.model)
+    inputs, expected = read_reference(entry.parity, entry.report, runner.signature())
+    parity = compare(runner, runner.signature(), inputs, expected, config.allowed_difference)
+    opened = _measured(source, config, entry.model, samples, runner, inputs)
+    return replace(opened, conversion=entry.report, parity=parity)
+
+
+def _measured(
+    source: Source, config: ModelConfig, model: Model, samples: list[Sample], runner: Runner, records: list[Array]
+) -> Opened:
     signature = runner.signature()
-    inputs, expected = read_reference(entry.parity, entry.report, signature)
-    parity = compare(runner, signature, inputs, expected, config.allowed_difference)
-    example = [array[:1] for array in inputs]
-    profile = measure(runner, signature, inputs)
-    mixing = why_dependent(runner, signature, example)
-    size = entry.model.stat().st_size
-    return Opened(source, config, entry.model, size, runner, profile, example, mixing, samples, entry.report, parity)
+    example = [array[:1] for array in records]
+    return Opened(
+        source=source,
+        config=config,
+        model=model,
+        size=len(model) if isinstance(model, bytes) else model.stat().st_size,
+        signature=signature,
+        stateful=runner.stateful(),
+        profile=measure(runner, signature, records),
+        example=example,
+        mixing=why_dependent(runner, signature, example),
+        samples=samples,
+    )
 
 
 def load(source: Source, converter: Converter, lanes: Lanes, progress: Callable[[str], None]) -> Loaded:
@@ -107,20 +118,20 @@ def load(source: Source, converter: Converter, lanes: Lanes, progress: Callable[
     start = monotonic()
     opened = open_model(source, converter, progress)
     profile, mixing = opened.profile, opened.mixing
-    servable = Servable(source.name, source.version, opened.path, opened.runner, profile, mixing, lanes)
+    first = Runner(opened.model)
+    batching.run(first, opened.signature.batching, opened.example, 1)
+    servable = Servable(source.name, source.version, opened.model, first, profile, mixing, lanes)
     log.info("%s %d: ready in %.1f s; %s", source.name, source.version, monotonic() - start, summary(opened))
     return Loaded(servable, opened)
 
 
 def batch_class(opened: Opened) -> str:
     """The word for how the servable treats batches."""
-    if opened.runner.stateful():
+    if opened.stateful:
         return "stateful"
     if opened.mixing is None:
         return "merged"
-    return {Batching.FREE: "batched", Batching.ONE: "looped", Batching.NONE: "whole"}[
-        opened.runner.signature().batching
-    ]
+    return {Batching.FREE: "batched", Batching.ONE: "looped", Batching.NONE: "whole"}[opened.signature.batching]
 
 
 def summary(opened: Opened) -> str:

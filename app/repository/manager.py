@@ -67,7 +67,7 @@ class Manager:
         self._default = default_model
         self._entries: MappingProxyType[str, Entry] = MappingProxyType({})
         self._scanned = False
-        self._draining = False
+        self.draining = False
         self._closed = False
         self._reason = ""
         # One thread: conversions side by side would only take each other's CPUs, and spoil each other's timings.
@@ -76,6 +76,8 @@ class Manager:
         """Called on the loop after each change of an entry."""
         self.settled = Event()
         """Set once nothing of the first load is under way."""
+        self.peers_settled = True
+        """False in a worker whose fellow workers still load: clients see one server, ready at one moment."""
 
     def start(self) -> None:
         """List the folder and begin to load what is in it."""
@@ -110,7 +112,7 @@ class Manager:
 
     def drain(self) -> None:
         """Say from now on that the server is going away."""
-        self._draining = True
+        self.draining = True
 
     def find(self, name: str | None) -> Servable:
         """The servable of a model; with None, of the default model.
@@ -155,15 +157,21 @@ class Manager:
 
     def status(self) -> tuple[Status, str]:
         """How the server is, and what there is to say about it beyond the models' own reasons."""
-        if self._draining:
+        if self.draining:
             return Status.DRAINING, "shutting down"
         if not self._scanned or not self.settled.is_set():
             waiting = [f"{entry.name}: {entry.reason}" for entry in self.entries() if _under_way(entry)]
             return Status.STARTING, "; ".join(waiting) or "listing the models"
+        if not self.peers_settled:
+            return Status.STARTING, "the other workers are still loading"
         serving = [entry.state is State.AVAILABLE for entry in self.entries()]
         if not any(serving):
-            return Status.FAILED, self._reason or "no model could be loaded"
+            return Status.FAILED, self.why_nothing()
         return (Status.OK, "") if all(serving) else (Status.DEGRADED, "")
+
+    def why_nothing(self) -> str:
+        """The reason when nothing at all is served."""
+        return self._reason or "no model could be loaded"
 
     def _default_entry(self, entries: MappingProxyType[str, Entry]) -> Entry | None:
         if self._default is not None:

@@ -42,7 +42,7 @@ def of_source(source: Source) -> dict[str, Any]:
 
 def of_opened(opened: Opened) -> dict[str, Any]:
     """What opening a model has shown."""
-    signature = opened.runner.signature()
+    signature = opened.signature
     report: dict[str, Any] = {
         "quantization": opened.config.quantization,
         "class_labels": opened.config.class_labels,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from app.errors import Internal, InvalidArgument
+from app.errors import InvalidArgument, ModelError
 from app.runtime.interpreter import Runner
 from app.tensors import Array, Batching, show_shape
 
@@ -19,15 +19,14 @@ def run(runner: Runner, batching: Batching, inputs: Sequence[Array], rows: int) 
         The outputs in the signature's order, each `[rows, *record]`.
 
     Raises:
-        ModelError: the interpreter failed.
-        Internal: the model gave another number of rows than it got.
+        ModelError: the interpreter failed, or the model gave another number of rows than it got.
         InvalidArgument: records of different output shapes cannot be one answer.
     """
     if batching is Batching.FREE:
         outputs = runner.invoke(inputs)
         for output in outputs:
             if output.ndim == 0 or output.shape[0] != rows:
-                raise Internal(f"the model answered shape {show_shape(output.shape)} to a batch of {rows}")
+                raise ModelError(f"the model answered shape {show_shape(output.shape)} to a batch of {rows}")
         return outputs
     if batching is Batching.ONE:
         return _join([runner.invoke([array[row : row + 1] for array in inputs]) for row in range(rows)], np.concatenate)

@@ -18,19 +18,23 @@ DEFAULT_SIGNATURE = "serving_default"
 _VARIABLE_OPS = frozenset({"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"})
 
 
+Model = Path | bytes
+
+
 class Runner:
     """One LiteRT interpreter with one kernel thread. Belongs to one thread at a time; the weights are mapped, not read.
 
     Args:
-        path: a `.tflite` file.
+        model: a `.tflite` file that will not change, or the content of one.
 
     Raises:
         ModelError: LiteRT does not take the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, model: Model) -> None:
+        given = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
         try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=1)
+            self._interpreter = Interpreter(**given, num_threads=1)
             self._names = _signature_tensors(self._interpreter)
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"LiteRT does not load it: {one_line(error)}") from error

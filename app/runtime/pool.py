@@ -1,8 +1,11 @@
 """Threads for models that are too slow to run on the event loop."""
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 Task = Callable[[int], None]
 
@@ -57,7 +60,10 @@ class Pool:
 
     def _work(self, index: int) -> None:
         while (task := self._take()) is not None:
-            task(index)
+            try:
+                task(index)
+            except Exception:
+                log.exception("a task of the pool raised, which none may")
 
     def _take(self) -> Task | None:
         with self._condition:

@@ -7,14 +7,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from time import perf_counter_ns
 
 import numpy as np
 
 from app.errors import Internal, InvalidArgument, LitepoolError, ModelError, QueueFull
 from app.runtime import batching
-from app.runtime.interpreter import Runner
+from app.runtime.interpreter import Model, Runner
 from app.runtime.job import Abandoned, Job
 from app.runtime.pool import Pool, Queue
 from app.runtime.profile import Profile
@@ -53,11 +52,11 @@ class Servable:
     """
 
     def __init__(
-        self, name: str, version: int, path: Path, first: Runner, profile: Profile, mixing: str | None, lanes: Lanes
+        self, name: str, version: int, model: Model, first: Runner, profile: Profile, mixing: str | None, lanes: Lanes
     ) -> None:
         self.name = name
         self.version = version
-        self.path = path
+        self._model = model
         self.signature: Signature = first.signature()
         self.stateful = first.stateful()
         self.profile = profile
@@ -71,7 +70,7 @@ class Servable:
         self._inline = first
         self._pooled: list[Runner | None] = [None] * lanes.pool.size
         if not self.inline_rows:
-            self._pooled = [first, *(Runner(path) for _ in range(lanes.pool.size - 1))]
+            self._pooled = [first, *(Runner(model) for _ in range(lanes.pool.size - 1))]
         self._free_inner = any(FREE in self.signature.record_shape(spec) for spec in self.signature.inputs)
 
     def submit(self, job: Job, inline: bool = True) -> None:
@@ -184,10 +183,10 @@ class Servable:
                 tell(job.finish, refused)
         if len(wanted) < 2:
             return wanted
-        inputs = [np.concatenate(column) for column in zip(*(job.inputs for job in wanted), strict=True)]
         try:
+            inputs = [np.concatenate(column) for column in zip(*(job.inputs for job in wanted), strict=True)]
             outputs, took = self._invoke(inputs, len(inputs[0]), where)
-        except LitepoolError:
+        except (LitepoolError, MemoryError):
             return wanted
         end = 0
         for job in wanted:
@@ -228,12 +227,12 @@ class Servable:
     def _runner(self, where: Runner | int) -> Runner:
         if self.stateful:
             # Resetting variables does not bring back a model's first state; only a new interpreter has it.
-            return Runner(self.path)
+            return Runner(self._model)
         if isinstance(where, Runner):
             return where
         runner = self._pooled[where]
         if runner is None:
-            runner = self._pooled[where] = Runner(self.path)
+            runner = self._pooled[where] = Runner(self._model)
         return runner
 
     def _internal(self, error: Exception) -> Internal:

@@ -1,13 +1,14 @@
 """The ASGI application: every route in one place."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from app import __version__
@@ -49,32 +50,38 @@ def create_app(
     settings: Settings,
     on_settled: Callable[[Services], None] = _nothing,
     on_change: Callable[[Services], None] = _nothing,
+    load_first: bool = False,
 ) -> FastAPI:
     """Build the application; models are loaded when its lifespan starts.
 
     Args:
         on_settled: called on the loop once nothing of the first load is under way.
         on_change: called on the loop at the start, and after each change of what is loaded.
+        load_first: the start of the lifespan waits for the first load, so that no connection is accepted before.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
         services = app.state.services = Services(settings, loop)
+        settled = asyncio.Event()
         _add_routes(app, services, settings)
 
         def told() -> None:
             app.openapi_schema = None
             services.dataplane.refresh()
             on_change(services)
-            if services.manager.settled.is_set() and not app.state.told:
-                app.state.told = True
-                on_settled(services)
+            if services.manager.settled.is_set() and not settled.is_set():
+                settled.set()
+                if not services.manager.draining:
+                    on_settled(services)
 
         services.manager.changed = told
         services.manager.start()
         told()
         try:
+            if load_first:
+                await settled.wait()
             yield
         finally:
             await asyncio.to_thread(services.close)
@@ -86,16 +93,28 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.told = False
     errors.install(app)
     return app
+
+
+def _without_parameters(endpoint: Callable[..., Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """A control endpoint for Starlette's own route; FastAPI answers HEAD, which some probes send, with 405."""
+
+    async def answer(request: Request) -> Response:
+        return await endpoint(**request.path_params)
+
+    return answer
 
 
 def _add_routes(app: FastAPI, services: Services, settings: Settings) -> None:
     predict = Predict(services.dataplane, settings.max_body_bytes)
     app.router.routes.append(Route("/predict", predict, methods=["POST"]))
     app.router.routes.append(Route("/predict/{model}", predict, methods=["POST"]))
-    app.include_router(control.router(services.manager, services.metrics))
+    routes = control.router(services.manager, services.metrics)
+    app.include_router(routes)
+    for route in routes.routes:
+        if isinstance(route, APIRoute):
+            app.router.routes.append(Route(route.path, _without_parameters(route.endpoint), methods=["HEAD"]))
 
     async def home(request: Request) -> HTMLResponse:
         return HTMLResponse(page.render(services.manager, request.url.netloc))

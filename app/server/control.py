@@ -38,7 +38,7 @@ def router(manager: Manager, metrics: Metrics) -> APIRouter:
         status, reason = manager.status()
         if status in _SERVING:
             return _json({"status": "ready"})
-        return _json({"status": status.value, "reason": reason}, 503)
+        return _json({"error": f"{status.value}: {reason}"}, 503)
 
     @routes.get("/models", tags=["models"], summary="What is loaded")
     async def models() -> Response:

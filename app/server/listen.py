@@ -1,6 +1,22 @@
 """The listening socket, made before anything slow is imported so that a wrong address is told at once."""
 
+import ctypes
+import logging
 import socket
+import struct
+import sys
+
+log = logging.getLogger(__name__)
+
+_SO_ATTACH_FILTER = 26
+_NO_NEW_CONNECTIONS = (
+    (0x30, 0, 0, 13),  # the byte of the TCP header that holds the flags
+    (0x45, 0, 2, 0x02),  # without SYN: take it
+    (0x45, 1, 0, 0x10),  # SYN with ACK: take it
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # take
+)
+"""A classic BPF program (linux/filter.h): code, jump if true, jump if false, operand."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -30,3 +46,21 @@ def listen(host: str, port: int) -> socket.socket:
 def url_of(sock: socket.socket) -> str:
     host, port = sock.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def refuse_new(sock: socket.socket) -> None:
+    """Have the kernel begin no more connections on a listening socket, so that those it has begun can all be accepted.
+
+    Closing the socket resets whatever waits in its backlog, and between the last look at the backlog and the close one
+    more connection can always come. Where there are no socket filters, that moment remains.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    program = b"".join(struct.pack("HBBI", *instruction) for instruction in _NO_NEW_CONNECTIONS)
+    buffer = ctypes.create_string_buffer(program)
+    # struct sock_fprog: the number of instructions, and a pointer to them.
+    filter_ = struct.pack("HP", len(_NO_NEW_CONNECTIONS), ctypes.addressof(buffer))
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
+    except OSError as error:
+        log.debug("new connections cannot be filtered: %s", error)

@@ -46,7 +46,7 @@ def build(app: FastAPI, manager: Manager) -> dict[str, Any]:
 
 
 def _operation(name: str, opened: Opened) -> dict[str, Any]:
-    signature = opened.runner.signature()
+    signature = opened.signature
     content: dict[str, Any] = {"application/json": {"schema": request_schema(signature), "examples": _examples(opened)}}
     answer: dict[str, Any] = {"application/json": {"schema": answer_schema(signature)}}
     binary = {"schema": {"type": "string", "format": "binary"}}

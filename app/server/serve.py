@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+import sys
 from time import monotonic
 from typing import Any, cast
 
@@ -13,9 +14,13 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 
 from app.server.app import Services
 from app.server.express import Express, Lane
+from app.server.listen import refuse_new
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
+
+_BACKLOG_SECONDS = 0.1
+"""How long the last connections may take from the kernel's hands into ours; a turn of the loop would do on loopback."""
 
 _IDLE_GRACE_SECONDS = 0.5
 """How long a connection with no request on it is kept when the server drains: a request may be on its way."""
@@ -40,9 +45,10 @@ class Server(uvicorn.Server):
         await super().shutdown([])
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
-        # Connections that the kernel has accepted for us are taken up by a few turns of the loop.
-        for _ in range(3):
-            await asyncio.sleep(0)
+        for sock in sockets:
+            refuse_new(sock)
+        # The kernel finishes the connections that it has begun, and the loop accepts them.
+        await asyncio.sleep(_BACKLOG_SECONDS)
         for server in self.servers:
             server.close()
         for sock in sockets:
@@ -88,9 +94,9 @@ def make_config(app: FastAPI, lane: Lane, settings: Settings, log_config: dict[s
 def run(server: Server, sock: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT; returns when what was in flight is answered.
 
-    uvicorn raises a captured signal again once it is done, for the handlers that were there before: ours do nothing, so
-    that the process ends with 0.
+    uvicorn raises a captured signal again once it is done, for the handlers that were there before: ours end the
+    process with 0, then as at any time before uvicorn has its own.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda *_: sys.exit(0))
     server.run([sock])

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, BinaryIO
 
+from app.server.listen import refuse_new
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -79,10 +81,12 @@ class Supervisor:
                 self._stop()
                 return 1
 
-    def _start(self) -> None:
+    def _start(self, *options: str) -> None:
         read, write = os.pipe()
+        # Without -P a folder called app in the current one would be taken for ours.
+        command = [sys.executable, "-P", "-m", "app.server.worker", str(self._sock.fileno()), str(write), *options]
         process = subprocess.Popen(
-            [sys.executable, "-m", "app.server.worker", str(self._sock.fileno()), str(write)],
+            command,
             stdin=subprocess.PIPE,
             pass_fds=(self._sock.fileno(), write),
         )
@@ -99,19 +103,27 @@ class Supervisor:
         if line:
             worker.report = json.loads(line)
             self._young_deaths = 0
-            self._tell_if_ready()
+            self._all_loaded()
             return
         code = self._bury(worker)
         log.error("worker %d died (%s) and is replaced", worker.process.pid, show_exit(code))
         self._young_deaths = self._young_deaths + 1 if monotonic() - worker.started < _YOUNG_SECONDS else 0
         if self._young_deaths < _YOUNG_DEATHS:
-            self._start()
+            self._start(*(["--replacement"] if self._told else []))
 
-    def _tell_if_ready(self) -> None:
-        reports = [worker.report for worker in self._workers]
-        if not self._told and all(report is not None for report in reports):
+    def _all_loaded(self) -> None:
+        """Once every worker has loaded, have each say that it is ready, and say so ourselves: once."""
+        reports = [worker.report for worker in self._workers if worker.report is not None]
+        if len(reports) < len(self._workers):
+            return
+        for worker in self._workers:
+            assert worker.process.stdin is not None
+            with suppress(OSError):
+                worker.process.stdin.write(b".")
+                worker.process.stdin.flush()
+        if not self._told:
             self._told = True
-            self._ready(next(report for report in reports if report is not None))
+            self._ready(reports[0])
 
     def _bury(self, worker: Worker) -> int:
         self._selector.unregister(worker.status)
@@ -123,6 +135,7 @@ class Supervisor:
 
     def _stop(self) -> int:
         # First here: a connection that waits in the backlog is taken by the last worker that closes the socket.
+        refuse_new(self._sock)
         self._sock.close()
         for worker in self._workers:
             worker.process.terminate()
@@ -134,7 +147,7 @@ class Supervisor:
                 log.error("worker %d did not stop in time and is killed", worker.process.pid)
                 worker.process.kill()
                 code = worker.process.wait()
-            if code:
+            if code not in (0, -signal.SIGTERM):
                 log.error("worker %d ended with %s", worker.process.pid, show_exit(code))
             self._bury(worker)
         return 0

@@ -6,6 +6,7 @@ standard input, which then stays open for as long as the parent lives.
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -22,46 +23,60 @@ from app.telemetry import logging as log_setup
 
 def report(services: Services) -> dict[str, object]:
     """What the ready line is made of."""
-    status, reason = services.manager.status()
     entries = services.manager.entries()
     return {
-        "status": status.value,
-        "reason": reason,
+        "reason": services.manager.why_nothing(),
         "serving": [entry.name for entry in entries if entry.state is State.AVAILABLE],
         "failed": [entry.name for entry in entries if entry.state is State.FAILED],
     }
 
 
-def work(settings: Settings, sock: socket.socket, settled: Callable[[dict[str, object]], None]) -> None:
-    """Serve on a listening socket until told to stop."""
+def work(
+    settings: Settings,
+    sock: socket.socket,
+    on_settled: Callable[[Services], None],
+    on_change: Callable[[Services], None] = lambda _: None,
+    load_first: bool = False,
+) -> None:
+    """Serve on a listening socket until told to stop; the rest as for `create_app`."""
     log_config = log_setup.configure(settings.log_level, settings.log_format)
     lane = Lane(settings.max_body_bytes)
 
     def changed(services: Services) -> None:
         lane.open(services.dataplane, [entry.name for entry in services.manager.entries()])
+        on_change(services)
 
-    app = create_app(settings, lambda services: settled(report(services)), changed)
+    app = create_app(settings, on_settled, changed, load_first)
     run(Server(make_config(app, lane, settings, log_config), app, settings.drain_seconds), sock)
 
 
 def main() -> None:
     sock = socket.socket(fileno=int(sys.argv[1]))
     status = os.fdopen(int(sys.argv[2]), "wb", buffering=0)
-    given = sys.stdin.buffer.readline()
-    settings = Settings.model_validate_json(given)
+    settings = Settings.model_validate_json(sys.stdin.buffer.readline())
 
-    def settled(line: dict[str, object]) -> None:
-        status.write(orjson.dumps(line) + b"\n")
-        # A parent that dies without a word closes our standard input.
-        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _parent_gone)
+    listening = False
 
-    work(settings, sock, settled)
+    def changed(services: Services) -> None:
+        nonlocal listening
+        if not listening:
+            listening = True
+            services.manager.peers_settled = False
+            asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _parent_said, services)
+
+    def settled(services: Services) -> None:
+        status.write(orjson.dumps(report(services)) + b"\n")
+
+    work(settings, sock, settled, changed, load_first="--replacement" in sys.argv)
 
 
-def _parent_gone() -> None:
-    if not os.read(sys.stdin.fileno(), 1):
-        os.kill(os.getpid(), 15)
+def _parent_said(services: Services) -> None:
+    """Hear the parent: a byte says that all workers have loaded, the end that it died without a word."""
+    if os.read(sys.stdin.fileno(), 1):
+        services.manager.peers_settled = True
+    else:
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

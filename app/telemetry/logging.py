@@ -26,8 +26,12 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(entry).decode()
 
 
-def configure(level: str, form: str) -> dict[str, Any]:
-    """Set up logging; returns the configuration, which uvicorn is given too."""
+def configure(level: str, form: str, server: bool = True) -> dict[str, Any]:
+    """Set up logging; returns the configuration, which uvicorn is given too.
+
+    Args:
+        server: whether uvicorn's loggers are ours to set.
+    """
     config: dict[str, Any] = {
         "version": 1,
         "disable_existing_loggers": False,
@@ -39,9 +43,9 @@ def configure(level: str, form: str) -> dict[str, Any]:
         "root": {"level": "WARNING", "handlers": ["stderr"]},
         "loggers": {
             "app": {"level": level.upper()},
-            "uvicorn.error": {"level": "WARNING"},
-            "uvicorn.access": {"level": "INFO"},
         },
     }
+    if server:
+        config["loggers"] |= {"uvicorn.error": {"level": "WARNING"}, "uvicorn.access": {"level": "INFO"}}
     logging.config.dictConfig(config)
     return config

@@ -38,7 +38,7 @@ done
 exec setpriv --no-new-privs --inh-caps=-all --ambient-caps=-all --bounding-set=-all,+sys_chroot,+setuid,+setgid \
   chroot --userspec="$owner" --groups= "$root" /usr/bin/env --ignore-environment "$@"
 """
-NAMESPACES = ["unshare", "--mount", "--propagation=private", "--ipc", "--uts", "--pid", "--fork", "--kill-child=KILL"]
+NAMESPACES = ["unshare", "--mount", "--propagation=private", "--ipc", "--uts", "--pid", "--fork"]
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,8 @@ class Sandbox:
         return time.monotonic() - begin
 
     def kill(self) -> None:
-        """End whatever is left; with process 1 the whole namespace ends."""
+        """End whatever is left. Process 1 ends last in its namespace, and `unshare` waits for it."""
         if self._outer is not None and self._outer.poll() is None:
-            self._outer.kill()
+            for pid in self.processes()[:1] or [self._outer.pid]:
+                os.kill(pid, signal.SIGKILL)
             self._outer.wait()

@@ -35,7 +35,7 @@ def ask(port: int, method: str, path: str, body: object = None) -> tuple[int, An
 
 
 def wait_ready(sandbox: Sandbox, port: int, deadline: float) -> float:
-    """Seconds from the start until /healthz says "ok"; a degraded service has failed."""
+    """Seconds from the start until /healthz says "ok"; a service that is degraded has failed."""
     said: Any = "nothing"
     polls = 0
     while sandbox.elapsed < deadline:
@@ -46,7 +46,7 @@ def wait_ready(sandbox: Sandbox, port: int, deadline: float) -> float:
         ready = sandbox.elapsed
         if status == HTTPStatus.OK and said.get("status") == "ok":
             return ready
-        if status == HTTPStatus.OK or not sandbox.alive():
+        if status == HTTPStatus.OK or (status and said.get("status") == "failed") or not sandbox.alive():
             break
         polls += 1
         if polls % POLLS_PER_MEASUREMENT == 0:
@@ -64,6 +64,8 @@ def check_digits(port: int, samples: Path) -> int:
     cases = json.loads(samples.read_text())
     for case in cases:
         status, answer = ask(port, "POST", "/predict", case["request"])
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            raise CheckError(f"/healthz has said ok, and yet a worker answers /predict with 503: {answer}")
         if status != HTTPStatus.OK:
             raise CheckError(f"/predict answered {status} to the sample '{case['about']}': {answer}")
         got, expected = answer["prediction"], case["answer"]["prediction"]

@@ -1,0 +1,33 @@
+"""A stand-in for the event loop: what is handed to it runs when a test says so, on the test's own thread."""
+
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+PATIENCE = 30.0
+"""Seconds after which a test that waits for another thread fails; nothing is measured by it."""
+
+
+class Loop:
+    """Its `call` does for `loop.call_soon` and for `loop.call_soon_threadsafe`."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]]] = SimpleQueue()
+
+    def call(self, function: Callable[..., object], *args: Any) -> None:
+        self._calls.put((function, args))
+
+    def turn(self) -> None:
+        """Run what has been handed over so far."""
+        for _ in range(self._calls.qsize()):
+            self.wait()
+
+    def wait(self) -> None:
+        """Run one thing, which another thread may be about to hand over."""
+        function, args = self._calls.get(timeout=PATIENCE)
+        function(*args)
+
+    def run_until(self, done: Callable[[], bool]) -> None:
+        """Run what is handed over until `done`."""
+        while not done():
+            self.wait()

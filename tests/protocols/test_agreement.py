@@ -1,0 +1,179 @@
+"""The roads from a body to arrays agree: what a fast one takes, the slow one takes, and makes the same of it."""
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from app.errors import InvalidArgument
+from app.protocols import json_buffer
+from app.protocols.call import Call
+from app.protocols.predict_json import PredictJson
+from app.tensors import Shape, Signature, make_signature
+from tests.signatures import spec
+
+DTYPES = ["float32", "int32", "uint8", "bool"]
+LEADING: dict[str, tuple[int, ...]] = {"free": (-1,), "one": (1,), "none": ()}
+
+GOOD = {
+    "float32": st.one_of(
+        st.integers(-(2**70), 2**70).map(str),
+        st.floats(width=32, allow_nan=False, allow_infinity=False).map(repr),
+        st.sampled_from(["0", "-0", "-0.0", "1e2", "1E+2", "16777217", "1e-60", "3.4028235677973366e38"]),
+    ),
+    "int32": st.one_of(st.integers(-(2**31), 2**31 - 1).map(str), st.sampled_from(["-0", "2147483647", "-2147483648"])),
+    "uint8": st.integers(0, 255).map(str),
+    "bool": st.sampled_from(["true", "false"]),
+}
+ODD = st.sampled_from(
+    [
+        *("true", "false", "null", '"1"', '"true"', '""', "{}", "[]", "[1]", '{"x": 1}', '"\\u0031"', '"\\ud800"'),
+        *("NaN", "Infinity", "-Infinity", "-NaN", "nan", "1e39", "1e400", "-1e400", "3.4028236e38", "1.0", "0.5"),
+        *("-1", "256", "2147483648", "-2147483649", "9223372036854775808", "18446744073709551615"),
+        *("18446744073709551616", "1" + "0" * 400, "01", "+1", ".5", "1.", "0x1", "1_0", "", "\u00e9", "// 1"),
+    ]
+)
+
+
+@cache
+def codec_of(dtype: str, inputs: int, leading: str) -> PredictJson:
+    return PredictJson(signature_of(dtype, inputs, leading))
+
+
+def signature_of(dtype: str, inputs: int, leading: str) -> Signature:
+    shapes: list[Shape] = [(*LEADING[leading], 2), (*LEADING[leading], -1)]
+    specs = tuple(spec(name, dtype, shape) for name, shape in zip("xz", shapes[:inputs], strict=False))
+    return make_signature("s", specs, (spec("y", "float32", (*LEADING[leading], 1)),))
+
+
+class Writer:
+    """Writes a body that is right in most of its parts, so that what is wrong is found in good company."""
+
+    def __init__(self, draw: st.DrawFn, dtype: str, inputs: int) -> None:
+        self.draw = draw
+        self.dtype = dtype
+        self.inputs = inputs
+        self.sizes = [2, draw(st.integers(1, 3))][:inputs]
+        self.flaws = draw(st.booleans())
+
+    def flawed(self) -> bool:
+        return self.flaws and self.draw(st.integers(0, 12)) == 0
+
+    def leaf(self) -> str:
+        return self.draw(ODD if self.flawed() else GOOD[self.dtype])
+
+    def listed(self, parts: list[str]) -> str:
+        if self.flawed():
+            parts = parts[1:] if self.draw(st.booleans()) else [*parts, *parts[:1]]
+        return "[" + self.draw(st.sampled_from([",", ", ", " ,\n"])).join(parts) + "]"
+
+    def row(self, size: int) -> str:
+        return self.draw(ODD) if self.flawed() else self.listed([self.leaf() for _ in range(size)])
+
+    def record(self) -> str:
+        return self.together([self.row(size) for size in self.sizes])
+
+    def tensors(self, rows: int) -> str:
+        return self.together([self.listed([self.row(size) for _ in range(rows)]) for size in self.sizes])
+
+    def together(self, values: list[str]) -> str:
+        """Bare where there is one input, and by name."""
+        if self.inputs == 1 and self.draw(st.booleans()):
+            return values[0]
+        names = self.draw(st.permutations(["x", "z", "q"])) if self.flawed() else ["x", "z"]
+        pairs = [f'"{name}": {value}' for name, value in zip(names, values, strict=False)]
+        if self.flawed():
+            pairs = [*pairs, pairs[0]]
+        return "{" + ", ".join(self.draw(st.permutations(pairs))) + "}"
+
+    def body(self) -> bytes:
+        rows = self.draw(st.integers(1, 3))
+        key, value = self.draw(
+            st.sampled_from(
+                [
+                    ("instance", self.record),
+                    ("inputs", self.record),
+                    ("inputs", lambda: self.tensors(rows)),
+                    ("instances", lambda: self.listed([self.record() for _ in range(rows)])),
+                ]
+            )
+        )
+        if self.flawed():
+            key = self.draw(st.sampled_from(["instanses", "", "inst\\u0061nce", "inputs"]))
+        text = f'{{"{key}": {value()}}}'
+        return (text[:-2] if self.flawed() else text).encode()
+
+
+@st.composite
+def bodies(draw: st.DrawFn, dtype: str, inputs: int) -> bytes:
+    return Writer(draw, dtype, inputs).body()
+
+
+def shown(call: Call) -> object:
+    arrays = [(array.dtype, array.shape, array.tobytes()) for array in call.inputs]
+    return call.form, call.rows, arrays
+
+
+def outcome(decode: Callable[[bytes], Call | None], body: bytes) -> object:
+    """The arrays, or the words of the refusal; None from a road that declined."""
+    try:
+        call = decode(body)
+    except InvalidArgument as refusal:
+        return refusal.message
+    return call and shown(call)
+
+
+def agree(codec: PredictJson, body: bytes) -> None:
+    slow = outcome(codec._decode_slow, body)
+
+    assert outcome(codec._decode_fast, body) in (None, slow)
+    assert outcome(codec.decode, body) == slow
+
+
+@pytest.fixture(autouse=True)
+def _no_body_too_small_for_the_fastest_road(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_buffer, "_SMALL", 0)
+
+
+@pytest.mark.parametrize("leading", LEADING)
+@pytest.mark.parametrize("inputs", [1, 2])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_all_roads_make_the_same_of_a_body_or_all_refuse_it(dtype: str, inputs: int, leading: str) -> None:
+    codec = codec_of(dtype, inputs, leading)
+
+    @settings(max_examples=80)
+    @given(bodies(dtype, inputs))
+    def check(body: bytes) -> None:
+        agree(codec, body)
+
+    check()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers().map(str) | st.floats().map(str) | st.text(max_size=4).map(repr),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["x", "z", "q"]), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=120)
+@given(st.sampled_from(["instance", "instances", "inputs", "x"]), JSON)
+@example("instances", [[True, 1], [2, 3]])
+@example("instances", [["1", "2"]])
+def test_whatever_a_body_holds_it_is_taken_alike_or_refused_in_words(key: str, value: object) -> None:
+    body = f'{{"{key}": {value}}}'.replace("'", '"').replace("True", "true").replace("None", "null").encode()
+
+    for leading in LEADING:
+        for inputs in (1, 2):
+            agree(codec_of("float32", inputs, leading), body)
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=40))
+@example(b'\xef\xbb\xbf{"instance": [1, 2]}')
+@example(b'{"instance": [1, 2], "instance": [3, 4]}')
+@example(b'{"instance": [1, 2]}\x00')
+def test_no_bytes_whatever_are_taken_by_one_road_only(body: bytes) -> None:
+    agree(codec_of("float32", 1, "free"), body)

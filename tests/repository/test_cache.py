@@ -1,0 +1,315 @@
+"""Converted models on disk."""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from app.errors import ModelError
+from app.repository.cache import Cache, content_key
+
+KEY = "0123abcd"
+FILES = {"model.tflite", "parity.npz", "report.json", "sha256.json"}
+
+Make = Callable[[Path], dict[str, Any]]
+
+
+def make(folder: Path) -> dict[str, Any]:
+    (folder / "model.tflite").write_bytes(b"the model")
+    (folder / "parity.npz").write_bytes(b"the answers")
+    return {"bytes": 9}
+
+
+def never(folder: Path) -> dict[str, Any]:
+    raise AssertionError("it was there already")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+def entry_folder(tmp_path: Path, version: str = "2.21") -> Path:
+    return tmp_path / "cache" / "v1" / KEY / version
+
+
+def test_an_empty_cache_finds_nothing(cache: Cache) -> None:
+    assert cache.find(KEY, "2.21") is None
+    assert cache.find(KEY, None) is None
+
+
+def test_an_entry_is_made_once_and_then_found(tmp_path: Path, cache: Cache) -> None:
+    made = cache.find_or_make(KEY, "2.21", make)
+    found = cache.find_or_make(KEY, "2.21", never)
+
+    assert found == made == cache.find(KEY, "2.21")
+    assert found.report == {"bytes": 9}
+    assert found.model.read_bytes() == b"the model"
+    assert found.parity.read_bytes() == b"the answers"
+    assert {path.name for path in entry_folder(tmp_path).iterdir()} == FILES
+
+
+def test_another_version_is_another_entry(cache: Cache) -> None:
+    cache.find_or_make(KEY, "2.21", make)
+
+    assert cache.find(KEY, "2.22") is None
+    assert cache.find_or_make(KEY, "2.22", make).folder.name == "2.22"
+
+
+def test_without_a_version_the_entry_made_last_is_found(cache: Cache) -> None:
+    # Neither the alphabet nor the order of making decides: the clock of the files does.
+    for age, version in enumerate(["2.3", "2.21", "2.1"]):
+        folder = cache.find_or_make(KEY, version, make).folder
+        os.utime(folder, (1000 - age, 1000 - age))
+
+    found = cache.find(KEY, None)
+
+    assert found is not None
+    assert found.folder.name == "2.3"
+
+
+def test_without_a_version_a_damaged_entry_is_passed_over(cache: Cache) -> None:
+    cache.find_or_make(KEY, "2.20", make)
+    newer = cache.find_or_make(KEY, "2.21", make)
+    os.utime(newer.folder, (2**33, 2**33))
+    newer.model.write_bytes(b"")
+
+    found = cache.find(KEY, None)
+
+    assert found is not None
+    assert found.folder.name == "2.20"
+
+
+def test_an_entry_appears_whole_or_not_at_all(tmp_path: Path, cache: Cache) -> None:
+    seen: list[bool] = []
+
+    def look(folder: Path) -> dict[str, Any]:
+        report = make(folder)
+        seen.append(entry_folder(tmp_path).exists())
+        return report
+
+    cache.find_or_make(KEY, "2.21", look)
+
+    assert seen == [False]
+    assert {path.name for path in entry_folder(tmp_path).parent.iterdir()} <= {"2.21", "2.21.lock"}
+
+
+@pytest.mark.parametrize("wrong", [ModelError("it is no model"), KeyboardInterrupt()])
+def test_of_a_making_that_fails_nothing_is_left(tmp_path: Path, cache: Cache, wrong: BaseException) -> None:
+    def fail(folder: Path) -> dict[str, Any]:
+        make(folder)
+        raise wrong
+
+    with pytest.raises(type(wrong)) as caught:
+        cache.find_or_make(KEY, "2.21", fail)
+
+    assert caught.value is wrong
+    assert not any(path.is_dir() for path in entry_folder(tmp_path).parent.iterdir())
+    assert cache.find_or_make(KEY, "2.21", make).report == {"bytes": 9}
+
+
+def truncate(folder: Path) -> None:
+    os.truncate(folder / "model.tflite", 4)
+
+
+def remove(file: str, folder: Path) -> bool:
+    (folder / file).unlink()
+    return True
+
+
+def flip_a_bit(file: str, folder: Path) -> None:
+    content = bytearray((folder / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / file).write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "the model is cut short": truncate,
+    "the model is empty": lambda folder: (folder / "model.tflite").write_bytes(b""),
+    **{f"{file} is gone": partial(remove, file) for file in sorted(FILES)},
+    "the report is not JSON": lambda folder: (folder / "report.json").write_text("{"),
+    "the report is not text": lambda folder: (folder / "report.json").write_bytes(b"\xff"),
+    "the report says something else": lambda folder: (folder / "report.json").write_text('{"bytes": 8}'),
+    "the digests are not JSON": lambda folder: (folder / "sha256.json").write_text("?"),
+    "the digests are a list": lambda folder: (folder / "sha256.json").write_text("[]"),
+    "the digests are fewer": lambda folder: (folder / "sha256.json").write_text("{}"),
+    "the entry is empty": lambda folder: [remove(file, folder) for file in FILES],
+    **{f"a bit of {file} is flipped": partial(flip_a_bit, file) for file in sorted(FILES)},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_entry_is_noticed_and_made_again(
+    cache: Cache, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    entry = cache.find_or_make(KEY, "2.21", make)
+    damage(entry.folder)
+
+    assert cache.find(KEY, "2.21") is None
+    with caplog.at_level(logging.WARNING):
+        assert cache.find_or_make(KEY, "2.21", make) == entry
+
+    assert "a cache entry was damaged and is made again" in caplog.text
+    assert cache.find_or_make(KEY, "2.21", never).model.read_bytes() == b"the model"
+
+
+def test_an_entry_is_found_in_a_cache_without_a_lock_and_nothing_is_written(tmp_path: Path, cache: Cache) -> None:
+    cache.find_or_make(KEY, "2.21", make)
+    place = entry_folder(tmp_path).parent
+    for lock in place.glob("*.lock"):
+        lock.unlink()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+    cache.find_or_make(KEY, "2.21", never)
+
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_an_entry_is_found_while_another_holds_its_lock(tmp_path: Path, cache: Cache) -> None:
+    cache.find_or_make(KEY, "2.21", make)
+
+    with FileLock(entry_folder(tmp_path).with_name("2.21.lock")):
+        assert cache.find_or_make(KEY, "2.21", never).report == {"bytes": 9}
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_the_cure(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file, where a folder should be")
+
+    with pytest.raises(ModelError) as caught:
+        Cache(tmp_path / "cache").find_or_make(KEY, "2.21", make)
+
+    assert caught.value.message == (
+        f"the cache {tmp_path / 'cache'} cannot be written (Not a directory): set cache_dir to another folder"
+    )
+
+
+def test_who_waits_for_another_may_give_up(tmp_path: Path, cache: Cache) -> None:
+    def give_up() -> None:
+        raise ModelError("no longer wanted")
+
+    place = entry_folder(tmp_path).parent
+    place.mkdir(parents=True)
+
+    with FileLock(place / "2.21.lock"), pytest.raises(ModelError, match="no longer wanted"):
+        cache.find_or_make(KEY, "2.21", never, give_up)
+
+
+RIVAL = """
+import sys
+from pathlib import Path
+from app.repository.cache import Cache
+
+folder, told = Path(sys.argv[1]), []
+
+def make(work):
+    # Made only once the other process stands before the lock: the pipe opens when both ends do.
+    with (folder / "count").open("a") as count:
+        count.write("made ")
+    (folder / "pipe").open("r").close()
+    (work / "model.tflite").write_bytes(b"model")
+    (work / "parity.npz").write_bytes(b"answers")
+    return {"maker": True}
+
+def waiting():
+    if not told:
+        told.append((folder / "pipe").open("w").close())
+
+print(Cache(folder / "cache").find_or_make("key", "2.21", make, waiting).model.read_text())
+"""
+
+
+def test_two_processes_that_want_one_entry_make_it_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    rivals = [
+        subprocess.Popen([sys.executable, "-c", RIVAL, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    answers = [rival.communicate(timeout=60)[0] for rival in rivals]
+
+    assert answers == ["model\n", "model\n"]
+    assert (tmp_path / "count").read_text() == "made "
+
+
+# Keys
+
+
+def test_a_key_follows_the_content_and_not_the_name(tmp_path: Path) -> None:
+    for name in ("a.keras", "b.keras", "C.KERAS"):
+        (tmp_path / name).write_bytes(b"one")
+    (tmp_path / "d.keras").write_bytes(b"two")
+
+    keys = [content_key(tmp_path / name, "1") for name in ("a.keras", "b.keras", "C.KERAS", "d.keras")]
+
+    assert keys[0] == keys[1] == keys[2] != keys[3]
+
+
+def test_a_key_follows_the_format(tmp_path: Path) -> None:
+    (tmp_path / "a.keras").write_bytes(b"one")
+    (tmp_path / "a.h5").write_bytes(b"one")
+
+    assert content_key(tmp_path / "a.keras") != content_key(tmp_path / "a.h5")
+
+
+def test_a_key_follows_the_options_and_where_one_ends(tmp_path: Path) -> None:
+    (tmp_path / "a.keras").write_bytes(b"one")
+
+    keys = {content_key(tmp_path / "a.keras", *more) for more in ((), ("1",), ("1", "none"), ("1none",), ("1", "int8"))}
+
+    assert len(keys) == 5
+
+
+def saved_model(folder: Path) -> Path:
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"graph")
+    (folder / "variables" / "variables.data").write_bytes(b"weights")
+    return folder
+
+
+def test_a_folders_key_follows_every_file_and_its_place_and_not_the_folders_name(tmp_path: Path) -> None:
+    first = saved_model(tmp_path / "first")
+    key = content_key(first)
+
+    assert content_key(saved_model(tmp_path / "second")) == key
+    (tmp_path / "second" / "variables" / "variables.data").write_bytes(b"Weights")
+    assert content_key(tmp_path / "second") != key
+    (first / "saved_model.pb").rename(first / "variables" / "saved_model.pb")
+    assert content_key(first) != key
+
+
+def test_bytes_that_move_from_one_file_to_the_next_change_the_key(tmp_path: Path) -> None:
+    for name, parts in {"a": (b"12", b"3"), "b": (b"1", b"23")}.items():
+        (tmp_path / name).mkdir()
+        for file, content in zip("xy", parts, strict=True):
+            (tmp_path / name / file).write_bytes(content)
+
+    assert content_key(tmp_path / "a") != content_key(tmp_path / "b")
+
+
+def test_a_folders_key_follows_what_lies_behind_links(tmp_path: Path) -> None:
+    model = saved_model(tmp_path / "model")
+    key = content_key(model)
+    shutil.move(model / "variables", tmp_path / "elsewhere")
+    (model / "variables").symlink_to(tmp_path / "elsewhere")
+
+    assert content_key(model) == key
+    (tmp_path / "elsewhere" / "variables.data").write_bytes(b"Weights")
+    assert content_key(model) != key
+
+
+def test_digests_are_those_of_the_files(tmp_path: Path, cache: Cache) -> None:
+    entry = cache.find_or_make(KEY, "2.21", make)
+
+    digests = json.loads((entry.folder / "sha256.json").read_text())
+
+    assert digests.keys() == FILES - {"sha256.json"}
+    assert len(set(digests.values())) == 3

@@ -1,0 +1,150 @@
+"""What the commands do with a model outside a server."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from app.errors import ModelError
+from app.repository import convert
+from app.repository.inspect import convert_by_hand, fill_cache, open_by_hand, table
+from app.settings import Settings
+from tests import tflite
+from tests.repository import stand_in
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(models_dir=tmp_path, cache_dir=tmp_path / "cache")
+
+
+def silent(stage: str) -> None:
+    pass
+
+
+def test_a_tflite_file_is_reported_and_shown(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "m.tflite").write_bytes(tflite.affine())
+
+    found = open_by_hand(tmp_path / "m.tflite", settings, silent)
+    lines = table(found).splitlines()
+
+    assert (found["name"], found["version"], found["format"]) == ("m", 1, "tflite")
+    assert lines[0] == "m, version 1: m.tflite (tflite)"
+    assert lines[1] == f"  TFLite         {len(tflite.affine()):,} bytes, quantization none"
+    assert "  input          x  float32 [-1, 4]" in lines
+    assert "  output         y  float32 [-1, 4]" in lines
+    assert any(line.startswith("  batch of 1     ") for line in lines)
+    assert not any("converted" in line for line in lines)
+
+
+def test_a_converted_model_is_shown_with_its_times_and_differences(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.install_affine(monkeypatch, tmp_path, "say(stage='converting')")
+    stages: list[str] = []
+
+    lines = table(open_by_hand(stand_in.model(tmp_path).path, settings, stages.append)).splitlines()
+
+    assert stages == ["converting", "comparing with TensorFlow"]
+    assert "  converted      TensorFlow 2.21.0; importing 3.5 s, converting 1 s" in lines
+    assert "  model.predict  46 ms for one record" in lines
+    assert "  model(x)       1.8 ms for one record" in lines
+    assert "  difference     y: 0.00e+00, 0.00e+00 of its scale (allowed 0.0001)" in lines
+
+
+def test_a_model_is_written_where_it_is_wanted(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.install_affine(monkeypatch, tmp_path)
+    source = stand_in.model(tmp_path).path
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    assert convert_by_hand(source, None, None, settings, silent) == Path("m.tflite")
+    assert convert_by_hand(source, tmp_path / "there", None, settings, silent) == tmp_path / "there"
+    assert (tmp_path / "there").read_bytes() == Path("m.tflite").read_bytes() == tflite.affine()
+
+
+def test_a_place_that_cannot_be_written_is_named(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.install_affine(monkeypatch, tmp_path)
+
+    with pytest.raises(ModelError, match=r"nowhere/m\.tflite cannot be written: No such file or directory$"):
+        convert_by_hand(stand_in.model(tmp_path).path, tmp_path / "nowhere" / "m.tflite", None, settings, silent)
+
+
+def test_the_commands_quantization_goes_before_the_files(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "told"
+    stand_in.install_affine(monkeypatch, tmp_path, f"open({str(told)!r}, 'a').write(request['quantization'] + ' ')")
+    (tmp_path / "model.toml").write_text('quantization = "float16"')
+    source = stand_in.model(tmp_path).path
+
+    convert_by_hand(source, tmp_path / "out", None, settings, silent)
+    convert_by_hand(source, tmp_path / "out", "dynamic", settings, silent)
+
+    assert told.read_text() == "float16 dynamic "
+
+
+def test_a_tflite_file_is_not_converted_again(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "m.tflite").write_bytes(tflite.affine())
+
+    with pytest.raises(ModelError, match=r"m\.tflite is a \.tflite file already$"):
+        convert_by_hand(tmp_path / "m.tflite", None, None, settings, silent)
+
+
+def test_a_filled_cache_serves_without_tensorflow(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.install_affine(monkeypatch, tmp_path)
+    models = tmp_path / "models"
+    models.mkdir()
+    stand_in.model(models)
+    told: list[str] = []
+
+    assert fill_cache(models, settings, told.append) == {}
+
+    assert told == ["m: comparing with TensorFlow", "m: done"]
+    monkeypatch.setattr(convert, "installed_tensorflow", lambda: None)
+    monkeypatch.setattr(convert, "_CHILD", tmp_path / "nothing")
+    assert open_by_hand(models / "m.keras", settings, silent)["conversion"]["tensorflow"] == "2.21.0"
+
+
+def test_a_model_that_fails_is_named_and_does_not_keep_the_others_out(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.install_affine(monkeypatch, tmp_path)
+    models = tmp_path / "models"
+    (models / "empty").mkdir(parents=True)
+    (models / "a.tflite").write_bytes(b"none")
+    (models / "b.tflite").write_bytes(tflite.never_runs())
+    (models / "c.tflite").symlink_to(os.devnull)
+    stand_in.model(models, "z")
+    told: list[str] = []
+
+    failed = fill_cache(models, settings, told.append)
+
+    assert set(failed) == {"a", "b", "c", "empty"}
+    assert failed["b"].startswith("it does not run: ")
+    assert told[-1] == "z: done"
+
+
+def test_a_fault_of_the_interpreter_does_not_keep_the_others_out_either(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.install_affine(monkeypatch, tmp_path, content=tflite.doubles_rows())
+    models = tmp_path / "models"
+    models.mkdir()
+    stand_in.model(models, "a")
+    (models / "b.tflite").write_bytes(tflite.affine())
+    told: list[str] = []
+
+    assert fill_cache(models, settings, told.append) == {"a": "the model answered shape [32, 4] to a batch of 16"}
+    assert told[-1] == "b: done"
+
+
+def test_a_folder_without_models_is_an_error(tmp_path: Path, settings: Settings) -> None:
+    with pytest.raises(ModelError, match=r"^no model in "):
+        fill_cache(tmp_path, settings, silent)

@@ -1,0 +1,351 @@
+"""From a model on disk to a servable."""
+
+import logging
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.errors import ModelError
+from app.repository import conversion_child, convert
+from app.repository.layout import Kind, Source, source_of
+from app.repository.loader import batch_class, open_model, show_us, summary
+from app.repository.model_config import ModelConfig
+from app.runtime.interpreter import Runner
+from app.tensors import Batching
+from tests import tflite
+from tests.repository import stand_in
+from tests.repository.conftest import Outcome
+
+Outcomes = Callable[[str], Outcome]
+
+STAGES = [
+    "importing TensorFlow",
+    "loading {}",
+    "converting",
+    "computing reference answers",
+    "comparing with TensorFlow",
+]
+
+
+def put(folder: Path, content: bytes) -> Source:
+    path = folder / "m.tflite"
+    path.write_bytes(content)
+    return Source("m", 1, Kind.TFLITE, path, folder)
+
+
+# .tflite files
+
+
+def test_a_tflite_file_is_opened_as_it_is(tmp_path: Path) -> None:
+    source = put(tmp_path, tflite.affine())
+    stages: list[str] = []
+
+    opened = open_model(source, stand_in.converter(tmp_path), stages.append)
+
+    assert stages == ["loading m.tflite"]
+    assert isinstance(opened.model, Path)
+    assert opened.model != source.path
+    assert opened.model.read_bytes() == source.path.read_bytes()
+    assert opened.size == source.path.stat().st_size
+    assert opened.conversion is None
+    assert opened.parity is None
+    assert [array.shape for array in opened.example] == [(1, 4)]
+
+
+def test_a_served_tflite_file_may_be_overwritten_in_place(tmp_path: Path) -> None:
+    source = put(tmp_path, tflite.affine())
+    opened = open_model(source, stand_in.converter(tmp_path), [].append)
+    runner = Runner(opened.model)
+
+    source.path.write_bytes(b"")
+
+    assert runner.invoke([np.ones((1, 4), np.float32)])[0].tolist() == [[3.0] * 4]
+    assert Runner(opened.model).signature() == opened.signature
+
+
+def test_a_tflite_file_is_held_in_memory_where_the_cache_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    source = put(tmp_path, tflite.affine())
+
+    opened = open_model(source, stand_in.converter(tmp_path), [].append)
+
+    assert opened.model == source.path.read_bytes()
+
+
+def test_what_lies_beside_a_model_is_read(tmp_path: Path) -> None:
+    (tmp_path / "model.toml").write_text('description = "doubles"')
+    (tmp_path / "samples.json").write_text('[{"request": {"instance": [1, 2, 3, 4]}}]')
+
+    opened = open_model(put(tmp_path, tflite.affine()), stand_in.converter(tmp_path), lambda stage: None)
+
+    assert opened.config == ModelConfig(description="doubles")
+    assert opened.samples[0].request == opened.example_request() == {"instance": [1, 2, 3, 4]}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (tflite.affine(shape=(-1, 4)), {"merged", "batched"}),
+        (tflite.maximum_over_batch(), {"batched"}),
+        (tflite.fixed_one(), {"looped"}),
+        (tflite.whole(), {"whole"}),
+        (tflite.running_sum(), {"stateful"}),
+    ],
+)
+def test_the_class_of_batches_is_found(tmp_path: Path, content: bytes, words: set[str]) -> None:
+    opened = open_model(put(tmp_path, content), stand_in.converter(tmp_path), lambda stage: None)
+
+    assert batch_class(opened) in words
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (tflite.truncated(tflite.affine()), "LiteRT does not load it: "),
+        (b"", "LiteRT does not load it: "),
+        (tflite.never_runs(), "it does not run: "),
+        (tflite.identity("complex64"), "tensor 'x' holds complex64 values, and those served are "),
+    ],
+)
+def test_a_tflite_file_that_cannot_be_served_is_refused_in_one_sentence(
+    tmp_path: Path, content: bytes, sentence: str
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        open_model(put(tmp_path, content), stand_in.converter(tmp_path), lambda stage: None)
+
+    assert caught.value.message.startswith(sentence)
+    assert "\n" not in caught.value.message
+
+
+def test_a_summary_without_conversion_has_the_interpreters_time_only(tmp_path: Path) -> None:
+    opened = open_model(put(tmp_path, tflite.affine()), stand_in.converter(tmp_path), lambda stage: None)
+
+    assert re.fullmatch(r"one record: interpreter [\d.]+ us", summary(opened))
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "shown"),
+    [(0.25, "0.25 us"), (17.04, "17 us"), (999, "999 us"), (1800, "1.8 ms"), (46_000, "46 ms"), (2.5e6, "2.5 s")],
+)
+def test_times_are_shown_in_the_unit_that_people_use(microseconds: float, shown: str) -> None:
+    assert show_us(microseconds) == shown
+
+
+# Conversion, with TensorFlow
+
+
+SAME_NAMES = {
+    "sequential.keras": ["scores"],
+    "conv.KERAS": ["sides"],
+    "embedding.keras": ["topic"],
+    "free_inner.keras": ["kind"],
+    "old.HDF5": ["difference", "total"],
+    "exported": ["output_0"],
+    "module": ["scaled"],
+    "several_list.keras": ["difference", "total"],
+    "several_dict.keras": ["difference", "total"],
+    "aliases.keras": ["minus", "sum"],
+    "shared.keras": ["output_0", "output_1"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SAME_NAMES)
+def test_litert_answers_what_tensorflow_answers_under_the_same_names(outcome: Outcomes, name: str) -> None:
+    found, wanted = outcome(f"good/{name}").answers()
+
+    assert sorted(found) == sorted(wanted) == SAME_NAMES[name]
+    for output, values in wanted.items():
+        assert found[output].shape == values.shape
+        assert np.abs(found[output] - values).max() <= 1e-5 * np.abs(values).max(), output
+    assert np.ptp(np.concatenate([values.ravel() for values in wanted.values()])) > 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "tolerance"), [("float16", 1e-2), ("dynamic", 0.1)])
+def test_quantized_weights_answer_nearly_the_same_and_take_less_room(
+    outcome: Outcomes, name: str, tolerance: float
+) -> None:
+    one = outcome(f"good/{name}")
+    found, wanted = one.answers()
+
+    relative = np.abs(found["y"] - wanted["y"]).max() / np.abs(wanted["y"]).max()
+    assert 1e-7 < relative < tolerance
+    assert one.opened is not None
+    assert one.opened.config.quantization == name
+    assert one.opened.size < 0.75 * 4 * 64 * 64
+    assert one.opened.parity is not None
+    assert one.opened.parity.tolerance == tolerance
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sequential.keras", "old.HDF5", "module"])
+def test_stages_are_told_in_order(outcome: Outcomes, name: str) -> None:
+    assert outcome(f"good/{name}").stages == [stage.format(name) for stage in STAGES]
+
+
+@pytest.mark.slow
+def test_the_report_has_times_versions_and_names(outcome: Outcomes) -> None:
+    opened = outcome("good/several_list.keras").opened
+    assert opened is not None
+    assert opened.conversion is not None
+
+    report = opened.conversion
+    assert set(report) == {"tensorflow", "keras", "bytes", "inputs", "outputs", "seconds", "timings_us"}
+    assert report["bytes"] == opened.size
+    assert sorted(report["inputs"]) == ["left", "right"]
+    assert list(report["seconds"]) == ["importing", "loading", "converting", "computing"]
+    assert set(report["timings_us"]) == {"call", "predict"}
+    assert all(took > 0 for took in report["timings_us"].values())
+    assert opened.parity is not None
+    assert opened.parity.records == 16
+    assert set(opened.parity.differences) == {"total", "difference"}
+
+
+@pytest.mark.slow
+def test_a_saved_model_has_no_predict_to_time(outcome: Outcomes) -> None:
+    opened = outcome("good/module").opened
+    assert opened is not None
+    assert opened.conversion is not None
+
+    assert set(opened.conversion["timings_us"]) == {"call"}
+    assert opened.conversion["keras"] is None
+
+
+@pytest.mark.slow
+def test_the_summary_is_the_table_that_the_project_began_with(outcome: Outcomes) -> None:
+    opened = outcome("good/conv.KERAS").opened
+    assert opened is not None
+
+    time = r"[\d.]+ (us|ms|s)"
+    assert re.fullmatch(
+        rf"one record: model\.predict {time}, model\(x\) {time}, interpreter {time}; "
+        r"largest difference from TensorFlow \S+ \(\S+ of the scale\)",
+        summary(opened),
+    )
+
+
+@pytest.mark.slow
+def test_a_free_inner_dimension_stays_free(outcome: Outcomes) -> None:
+    opened = outcome("good/free_inner.keras").opened
+    assert opened is not None
+    signature = opened.signature
+
+    assert signature.batching is Batching.FREE
+    assert signature.record_shape(signature.inputs[0]) == (-1, -1, 3)
+
+
+@pytest.mark.slow
+def test_integer_inputs_stay_integers(outcome: Outcomes) -> None:
+    opened = outcome("good/embedding.keras").opened
+    assert opened is not None
+
+    assert opened.signature.inputs[0].dtype == np.int32
+    assert opened.example[0].dtype == np.int32
+
+
+# Refusals, with TensorFlow
+
+
+REFUSALS = {
+    "good/strict": (
+        r"output 'y' differs from TensorFlow's by \S+ of its scale \(\S+\), more than the tolerance of 1e-12; "
+        r"model\.toml can set another"
+    ),
+    "bad/lambda.keras": "it holds a Lambda layer, which is arbitrary Python code and is not loaded: .*",
+    "bad/lambda.h5": "it holds a Lambda layer, which is arbitrary Python code and is not loaded: .*",
+    "bad/custom.keras": "it needs the custom object 'Doubled', whose code the file does not hold: .*",
+    "bad/custom.h5": "it needs the custom object 'Ours>Doubled', whose code the file does not hold: .*",
+    "bad/strings.keras": "input 'words' holds string values, which are not served: feed it numbers",
+    "bad/lstm.keras": "it holds a recurrent layer over a free batch, .* unroll=True, for a fixed number of steps",
+    "bad/other_ops": "it needs operations that TFLite does not have, MatrixInverse, Erfinv: use other layers",
+    "bad/touches_files": (
+        "the SavedModel is not loaded: its graph holds PrintV2, ReadFile, WriteFile, which reach beyond tensors"
+    ),
+    "bad/runs_python": "the SavedModel is not loaded: its graph holds PyFunc, which reach beyond tensors",
+    "bad/undecided": "the SavedModel has the signatures negate, scale: export it with one .* named serving_default",
+    "bad/no_signature": "the SavedModel has no signature: export it with one that is named serving_default",
+    "bad/damaged": r"saved_model\.pb is damaged: it is no SavedModel protocol buffer",
+    "bad/odd_names.keras": "Keras cannot export the names of its inputs: use letters, digits and '_' in them",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", REFUSALS)
+def test_a_model_that_is_not_served_is_refused_in_one_clear_sentence(outcome: Outcomes, place: str) -> None:
+    one = outcome(place)
+
+    assert one.opened is None
+    assert re.fullmatch(REFUSALS[place], one.error), one.error
+
+
+@pytest.mark.slow
+def test_every_model_of_the_workshop_is_looked_at(workshop: Path) -> None:
+    made = {f"{path.parent.name}/{path.name}" for part in ("good", "bad") for path in (workshop / part).iterdir()}
+
+    expected = {f"good/{name}" for name in (*SAME_NAMES, "float16", "dynamic")} | set(REFUSALS)
+    assert {place for place in made if not place.endswith(".npz")} == expected
+
+
+@pytest.mark.slow
+def test_no_code_and_no_file_op_of_a_model_was_run(outcome: Outcomes, workshop: Path) -> None:
+    # keras_models.py has seen that the lambdas leave their marks where they are let.
+    assert outcome("bad/lambda.h5").error
+    assert list((workshop / "marks").iterdir()) == []
+    assert not (workshop / "written").exists()
+    assert not (workshop / "printed").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lambda.keras", "lambda.h5"])
+def test_safe_mode_holds_where_our_own_check_does_not(
+    workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    text = Path(conversion_child.__file__).read_text(encoding="utf-8")
+    check = '    check_file(source, request["kind"])\n'
+    assert check in text
+    (tmp_path / "child.py").write_text(text.replace(check, ""))
+    monkeypatch.setattr(convert, "_CHILD", tmp_path / "child.py")
+    path = workshop / "bad" / name
+
+    with pytest.raises(ModelError, match=r"^Keras does not load it in safe mode: Requested the deserialization of a "):
+        open_model(source_of(path), stand_in.converter(tmp_path), lambda stage: None)
+
+    assert not (workshop / "marks" / name).exists()
+
+
+@pytest.mark.slow
+def test_two_processes_that_start_at_once_convert_a_model_once(workshop: Path, tmp_path: Path) -> None:
+    model = workshop / "good" / "sequential.keras"
+    command = [sys.executable, "-m", "app.cli", "convert", str(model), "--cache-dir", str(tmp_path / "cache"), "-o"]
+
+    rivals = [
+        subprocess.Popen([*command, str(tmp_path / name)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        for name in "ab"
+    ]
+    told = [rival.communicate(timeout=200)[1] for rival in rivals]
+
+    assert [rival.returncode for rival in rivals] == [0, 0]
+    assert "".join(told).count("importing TensorFlow") == 1
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.slow
+def test_too_little_memory_is_told_as_such(workshop: Path, tmp_path: Path) -> None:
+    source = Source("m", 1, Kind.KERAS, workshop / "good" / "conv.KERAS", None)
+
+    with pytest.raises(ModelError, match=r"^the conversion needs more than the 512 MiB that it may use$"):
+        open_model(source, stand_in.converter(tmp_path, memory=512 << 20), lambda stage: None)
+
+
+@pytest.mark.slow
+def test_tensorflow_is_not_in_this_process(outcome: Outcomes, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        outcome("good/conv.KERAS").answers()
+
+    assert not {"tensorflow", "keras"} & set(sys.modules)

@@ -1,0 +1,120 @@
+"""model.toml."""
+
+from pathlib import Path
+
+import pytest
+
+from app.errors import ModelError
+from app.repository.model_config import DEFAULT_TOLERANCE, ModelConfig, Quantization, read_config
+
+
+def read(folder: Path, text: str) -> ModelConfig:
+    (folder / "model.toml").write_text(text, encoding="utf-8")
+    return read_config(folder)
+
+
+def refusal(folder: Path, text: str) -> str:
+    with pytest.raises(ModelError) as caught:
+        read(folder, text)
+    assert "\n" not in caught.value.message
+    return caught.value.message
+
+
+def test_without_a_file_or_a_folder_everything_has_its_default(tmp_path: Path) -> None:
+    assert read_config(None) == read_config(tmp_path) == ModelConfig()
+    assert ModelConfig().quantization == "none"
+    assert ModelConfig().class_labels == []
+    assert ModelConfig().description == ""
+
+
+def test_an_empty_file_is_no_file(tmp_path: Path) -> None:
+    assert read(tmp_path, "") == ModelConfig()
+
+
+def test_every_key_is_read(tmp_path: Path) -> None:
+    config = read(
+        tmp_path,
+        'description = "reads grüße"\nclass_labels = ["a", "b"]\nquantization = "float16"\ntolerance = 0.25\n',
+    )
+
+    assert config.description == "reads grüße"
+    assert config.class_labels == ["a", "b"]
+    assert config.quantization == "float16"
+    assert config.tolerance == config.allowed_difference == 0.25
+    assert config.model_fields_set == set(ModelConfig.model_fields)
+
+
+def test_labels_may_be_given_for_each_output(tmp_path: Path) -> None:
+    assert read(tmp_path, '[class_labels]\nrisk = ["low", "high"]').class_labels == {"risk": ["low", "high"]}
+
+
+@pytest.mark.parametrize("quantization", ["none", "float16", "dynamic"])
+def test_the_tolerance_follows_from_the_quantization(tmp_path: Path, quantization: Quantization) -> None:
+    config = read(tmp_path, f'quantization = "{quantization}"')
+
+    assert config.allowed_difference == DEFAULT_TOLERANCE[quantization]
+    assert DEFAULT_TOLERANCE["none"] < DEFAULT_TOLERANCE["float16"] < DEFAULT_TOLERANCE["dynamic"]
+
+
+def test_a_whole_number_is_a_tolerance_too(tmp_path: Path) -> None:
+    assert read(tmp_path, "tolerance = 1").allowed_difference == 1.0
+
+
+def test_an_unknown_key_is_refused_with_the_keys_that_there_are(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "quantisation = 'dynamic'")
+
+    assert message == (
+        "model.toml: quantisation = 'dynamic': Extra inputs are not permitted; the keys are "
+        "description, class_labels, quantization, tolerance"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("description = 5", "description = 5"),
+        ("tolerance = '0.1'", "tolerance = '0.1'"),
+        ("tolerance = true", "tolerance = True"),
+        ("tolerance = 0", "tolerance = 0"),
+        ("tolerance = -0.5", "tolerance = -0.5"),
+        ("tolerance = nan", "tolerance = nan"),
+        ("tolerance = inf", "tolerance = inf"),
+        ("quantization = 'int8'", "quantization = 'int8'"),
+        ("quantization = 8", "quantization = 8"),
+        ("class_labels = 'cat'", "class_labels = 'cat'"),
+        ("class_labels = ['cat', 5]", "class_labels = ['cat', 5]"),
+        ("class_labels = {risk = 'low'}", "class_labels = {'risk': 'low'}"),
+    ],
+)
+def test_a_value_of_another_type_or_size_is_refused_by_its_key_and_value(tmp_path: Path, text: str, found: str) -> None:
+    assert refusal(tmp_path, text).startswith(f"model.toml: {found}: Input should be ")
+
+
+def test_what_is_allowed_is_in_the_refusal(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "quantization = 'int4'\ntolerance = -1")
+
+    assert "quantization = 'int4': Input should be 'none', 'float16' or 'dynamic'; tolerance = -1: " in message
+    assert message.endswith("greater than 0")
+
+
+def test_a_long_value_is_not_repeated_in_full(tmp_path: Path) -> None:
+    assert len(refusal(tmp_path, f"quantization = '{'x' * 10_000}'")) < 300
+
+
+@pytest.mark.parametrize("content", [b"quantization =", b"[", b"\xff\xfe", b"a = 1\na = 2", b"a = " + b"[" * 5000])
+def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.toml").write_bytes(content)
+
+    with pytest.raises(ModelError, match=r"^model\.toml is not TOML: "):
+        read_config(tmp_path)
+
+
+def test_a_file_that_cannot_be_read_is_not_called_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_text(path: Path, encoding: str) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "model.toml").touch()
+    monkeypatch.setattr(Path, "read_text", read_text)
+
+    with pytest.raises(ModelError, match=r"^model\.toml cannot be read: Permission denied$"):
+        read_config(tmp_path)

@@ -1,0 +1,445 @@
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.errors import DeadlineExceeded, Internal, InvalidArgument, QueueFull
+from app.runtime.job import Abandoned
+from app.runtime.pool import Pool
+from app.runtime.servable import Servable
+from app.tensors import Array
+from tests import tflite
+from tests.loops import PATIENCE, Loop
+from tests.servables import SHARING_PAYS, Recorded, make_servable, rows
+
+Make = Callable[..., Servable]
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    pool = Pool(1)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def make(tmp_path: Path, loop: Loop, pool: Pool) -> Make:
+    def made(model: bytes, **options: object) -> Servable:
+        return make_servable(tmp_path, model, loop, pool, **options)  # type: ignore[arg-type]
+
+    return made
+
+
+class Held(Recorded):
+    """A job that holds the pool's thread until it is let go, so that others wait."""
+
+    def __init__(self, given: Array) -> None:
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+        super().__init__(given, decoded=False, prepare=self.hold)
+
+    def hold(self) -> None:
+        self.entered.set()
+        assert self.opened.wait(PATIENCE)
+
+
+def hold(servable: Servable, given: Array | None = None) -> Held:
+    held = Held(rows(0) if given is None else given)
+    servable.submit(held, inline=False)
+    assert held.entered.wait(PATIENCE)
+    return held
+
+
+def finish_all(loop: Loop, *jobs: Recorded) -> None:
+    loop.run_until(lambda: all(job.done for job in jobs))
+
+
+# Lanes
+
+
+def test_a_cheap_call_runs_on_the_loop_s_own_thread(make: Make, loop: Loop) -> None:
+    job = Recorded(rows(1))
+
+    make(tflite.affine()).submit(job)
+    loop.turn()
+
+    assert job.answer == [[3] * 4]
+    assert job.prepared_on == ["MainThread"]
+    assert job.queue_ns == 0
+    assert job.invoke_ns > 0
+
+
+def test_a_dear_model_runs_on_a_pool_thread_and_ends_on_the_loop(make: Make, loop: Loop) -> None:
+    job = Recorded(rows(1))
+
+    make(tflite.affine(), invoke_us={1: 301.0}).submit(job)
+    finish_all(loop, job)
+
+    assert job.answer == [[3] * 4]
+    assert job.prepared_on == ["pool-0"]
+    assert job.queue_ns > 0
+
+
+def test_a_batch_too_large_for_the_loop_runs_on_a_pool_thread(make: Make, loop: Loop) -> None:
+    servable = make(tflite.affine(), invoke_us={1: 100.0})
+    small, large = Recorded(rows(1, 2, 3)), Recorded(rows(1, 2, 3, 4))
+
+    servable.submit(small)
+    servable.submit(large)
+    finish_all(loop, small, large)
+
+    assert servable.inline_rows == 3
+    assert small.prepared_on == ["MainThread"]
+    assert large.prepared_on == ["pool-0"]
+    assert large.answer == [[3] * 4, [5] * 4, [7] * 4, [9] * 4]
+
+
+def test_nothing_runs_on_the_loop_when_that_is_turned_off(make: Make, loop: Loop) -> None:
+    job = Recorded(rows(1))
+
+    make(tflite.affine(), inline_us=0.0).submit(job)
+    finish_all(loop, job)
+
+    assert job.prepared_on == ["pool-0"]
+
+
+def test_a_call_kept_off_the_loop_is_decoded_off_it_too(make: Make, loop: Loop) -> None:
+    job = Recorded(rows(1), decoded=False)
+
+    make(tflite.affine()).submit(job, inline=False)
+    finish_all(loop, job)
+
+    assert job.prepared_on == ["pool-0"]
+    assert job.answer == [[3] * 4]
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "expected"),
+    [
+        (tflite.fixed_one(), rows(1, 2), [[3] * 4, [5] * 4]),
+        (tflite.whole(), np.ones((2, 3, 2), np.float32), [[[3, 3]] * 3] * 2),
+        (tflite.scalar_records(), np.array([1, 2], np.float32), [3, 5]),
+        (tflite.free_inner(), np.ones((2, 5, 3), np.float32), [[[3] * 3] * 5] * 2),
+        (tflite.maximum_over_batch(), rows(1, 5), [[-4] * 4, [0] * 4]),
+    ],
+)
+def test_a_client_s_own_batch_is_run_as_the_model_holds_it(
+    make: Make, loop: Loop, model: bytes, given: Array, expected: object
+) -> None:
+    job = Recorded(given)
+
+    make(model).submit(job)
+    loop.turn()
+
+    assert job.answer == expected
+
+
+# Waiting
+
+
+def test_the_queue_is_bounded_and_says_when_to_come_back(make: Make, loop: Loop) -> None:
+    servable = make(tflite.affine(), queue_size=3)
+    held = hold(servable)
+    waiting = [Recorded(rows(number), decoded=False) for number in range(3)]
+    for job in waiting:
+        servable.submit(job, inline=False)
+    refused = Recorded(rows(9))
+
+    with pytest.raises(QueueFull, match=r"3 requests wait for model 'm' already") as full:
+        servable.submit(refused, inline=False)
+    held.opened.set()
+    finish_all(loop, held, *waiting)
+
+    assert full.value.retry_after == 1
+    assert [job.answer for job in waiting] == [[[2 * number + 1] * 4] for number in range(3)]
+    assert not refused.done
+
+
+def test_there_is_room_again_once_the_queue_has_moved(make: Make, loop: Loop) -> None:
+    servable = make(tflite.affine(), queue_size=1)
+    for value in (1.0, 2.0):
+        held, job = hold(servable), Recorded(rows(value), decoded=False)
+        servable.submit(job, inline=False)
+        held.opened.set()
+        finish_all(loop, held, job)
+        assert job.answer == [[2 * value + 1] * 4]
+
+
+def test_a_call_that_nobody_waits_for_any_more_is_not_run(make: Make, loop: Loop) -> None:
+    servable = make(tflite.affine())
+    held = hold(servable)
+    gone, next_one = Recorded(rows(1), decoded=False), Recorded(rows(2), decoded=False)
+    servable.submit(gone, inline=False)
+    servable.submit(next_one, inline=False)
+
+    gone.abandoned = True
+    held.opened.set()
+    finish_all(loop, held, gone, next_one)
+
+    assert isinstance(gone.error, Abandoned)
+    assert gone.prepared_on == []
+    assert gone.outputs == []
+    assert next_one.answer == [[5] * 4]
+
+
+def test_a_call_that_waited_past_its_deadline_is_not_run(make: Make, loop: Loop) -> None:
+    servable = make(tflite.affine())
+    held = hold(servable)
+    late, next_one = Recorded(rows(1), decoded=False), Recorded(rows(2), decoded=False)
+    late.deadline = 0
+    servable.submit(late, inline=False)
+    servable.submit(next_one, inline=False)
+
+    held.opened.set()
+    finish_all(loop, held, late, next_one)
+
+    assert isinstance(late.error, DeadlineExceeded)
+    assert late.prepared_on == []
+    assert next_one.answer == [[5] * 4]
+
+
+# Faults
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_fault_in_one_call_is_logged_and_its_caller_is_told_no_more_than_where(
+    make: Make, loop: Loop, caplog: pytest.LogCaptureFixture, inline: bool
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("a secret")
+
+    servable = make(tflite.affine())
+    jobs = [Recorded(rows(1)), Recorded(rows(2), prepare=fail), Recorded(rows(3))]
+    with caplog.at_level(logging.ERROR):
+        for job in jobs:
+            servable.submit(job, inline)
+        finish_all(loop, *jobs) if not inline else loop.turn()
+
+    error = jobs[1].error
+    assert isinstance(error, Internal)
+    assert "a secret" not in error.message
+    (record,) = caplog.records
+    assert record.args is not None
+    assert str(next(iter(record.args))) in error.message
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], ZeroDivisionError)
+    assert [jobs[0].answer, jobs[2].answer] == [[[3] * 4], [[7] * 4]]
+
+
+@pytest.mark.parametrize("mixing", [None, "it mixes rows"])
+@pytest.mark.parametrize("inline", [True, False])
+def test_an_input_that_makes_the_interpreter_fail_harms_no_other_call(
+    make: Make, loop: Loop, mixing: str | None, inline: bool
+) -> None:
+    servable = make(tflite.lookup((10.0, 20.0, 30.0)), mixing=mixing, invoke_us=SHARING_PAYS)
+    held = None if inline else hold(servable, rows(0, width=1, dtype="int32"))
+    jobs = [Recorded(rows(index, width=1, dtype="int32")) for index in (0, 7, 2, 1)]
+    for job in jobs:
+        servable.submit(job, inline)
+    if held is not None:
+        held.opened.set()
+        finish_all(loop, held, *jobs)
+    loop.turn()
+
+    assert [jobs[number].answer for number in (0, 2, 3)] == [[[10]], [[30]], [[20]]]
+    assert isinstance(jobs[1].error, Internal)
+    assert "gather" not in str(jobs[1].error)
+
+
+def test_shapes_that_a_free_model_does_not_run_on_are_the_caller_s_fault(make: Make, loop: Loop) -> None:
+    servable = make(tflite.picky_inner(16))
+    bad, good = Recorded(rows(1, width=5)), Recorded(rows(1, width=16))
+
+    servable.submit(bad)
+    servable.submit(good)
+    loop.turn()
+
+    assert isinstance(bad.error, InvalidArgument)
+    assert "model 'm' does not run on inputs of these shapes: " in bad.error.message
+    assert good.answer == [[16]]
+
+
+def test_a_model_that_answers_another_number_of_rows_is_at_fault(make: Make, loop: Loop) -> None:
+    job = Recorded(rows(1))
+
+    make(tflite.doubles_rows()).submit(job)
+    loop.turn()
+
+    assert isinstance(job.error, Internal)
+    assert job.outputs == []
+
+
+def test_a_fault_in_taking_the_outputs_is_that_call_s_own(make: Make, loop: Loop) -> None:
+    class Unwilling(Recorded):
+        def accept(self, outputs: object) -> None:
+            raise InvalidArgument("no form for this")
+
+    servable = make(tflite.affine(), mixing=None, invoke_us=SHARING_PAYS)
+    bad, good = Unwilling(rows(1)), Recorded(rows(2))
+    servable.submit(bad)
+    servable.submit(good)
+    loop.turn()
+
+    assert str(bad.error) == "no form for this"
+    assert good.answer == [[5] * 4]
+
+
+# Sharing an invoke
+
+
+class CountedRunner:
+    """Counts the rows of each invoke of a servable's inline interpreter."""
+
+    def __init__(self, servable: Servable, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rows: list[int] = []
+        original = type(servable._inline).invoke
+
+        def counted(runner: object, inputs: list[Array]) -> object:
+            self.rows.append(len(inputs[0]))
+            return original(runner, inputs)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(type(servable._inline), "invoke", counted)
+
+
+def test_calls_of_one_turn_of_the_loop_share_an_invoke_and_each_gets_its_own_rows(
+    make: Make, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servable = make(tflite.affine(), mixing=None, invoke_us=SHARING_PAYS)
+    counted = CountedRunner(servable, monkeypatch)
+    jobs = [Recorded(rows(1)), Recorded(rows(2, 3)), Recorded(rows(4))]
+    for job in jobs:
+        servable.submit(job)
+    loop.turn()
+
+    assert counted.rows == [4]
+    assert [job.answer for job in jobs] == [[[3] * 4], [[5] * 4, [7] * 4], [[9] * 4]]
+
+
+def test_calls_never_share_an_invoke_of_a_model_that_mixes_rows(
+    make: Make, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servable = make(tflite.maximum_over_batch(), mixing="it mixes rows", invoke_us=SHARING_PAYS)
+    counted = CountedRunner(servable, monkeypatch)
+    jobs = [Recorded(rows(1)), Recorded(rows(100))]
+    for job in jobs:
+        servable.submit(job)
+    loop.turn()
+
+    assert counted.rows == [1, 1]
+    assert [job.answer for job in jobs] == [[[0] * 4], [[0] * 4]]
+
+
+def test_calls_of_different_free_dimensions_share_no_invoke(
+    make: Make, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servable = make(tflite.free_inner(), mixing=None, invoke_us=SHARING_PAYS)
+    counted = CountedRunner(servable, monkeypatch)
+    jobs = [Recorded(np.full((1, size, 3), size, np.float32)) for size in (2, 2, 5)]
+    for job in jobs:
+        servable.submit(job)
+    loop.turn()
+
+    assert counted.rows == [2, 1]
+    assert [job.answer for job in jobs] == [[[[2 * size + 1] * 3] * size] for size in (2, 2, 5)]
+
+
+def test_a_call_abandoned_among_those_that_share_an_invoke_leaves_the_others_theirs(make: Make, loop: Loop) -> None:
+    servable = make(tflite.affine(), mixing=None, invoke_us=SHARING_PAYS)
+    jobs = [Recorded(rows(number)) for number in (1, 2, 3)]
+    for job in jobs:
+        servable.submit(job)
+    jobs[1].abandoned = True
+    loop.turn()
+
+    assert [jobs[0].answer, jobs[2].answer] == [[[3] * 4], [[7] * 4]]
+    assert isinstance(jobs[1].error, Abandoned)
+    assert jobs[1].outputs == []
+
+
+def test_calls_that_waited_for_the_same_thread_each_get_their_own_answer(make: Make, loop: Loop) -> None:
+    servable = make(tflite.affine(), mixing=None, invoke_us=SHARING_PAYS, queue_size=64)
+    held = hold(servable)
+    jobs = [Recorded(rows(*range(number, number + 1 + number % 3))) for number in range(40)]
+    for job in jobs:
+        servable.submit(job, inline=False)
+    held.opened.set()
+    finish_all(loop, held, *jobs)
+
+    for number, job in enumerate(jobs):
+        assert job.answer == [[2 * value + 1] * 4 for value in range(number, number + 1 + number % 3)]
+
+
+# State
+
+
+def test_each_call_of_a_stateful_model_begins_with_the_model_s_first_state(make: Make, loop: Loop) -> None:
+    servable = make(tflite.running_sum(), mixing=None, invoke_us={1: 1.0})
+    jobs = [Recorded(rows(1)), Recorded(rows(1)), Recorded(rows(1, 1))]
+    for job in jobs:
+        servable.submit(job)
+    finish_all(loop, *jobs)
+
+    assert servable.stateful
+    assert servable.inline_rows == 0
+    assert [job.answer for job in jobs] == [[[1] * 4], [[1] * 4], [[1] * 4, [2] * 4]]
+
+
+# Large batches, in parts
+
+
+@pytest.fixture
+def wide(tmp_path: Path, loop: Loop) -> Iterator[Make]:
+    pool = Pool(3)
+    while pool.idle < pool.size:
+        threading.Event().wait(0)
+
+    def made(model: bytes, **options: object) -> Servable:
+        return make_servable(tmp_path, model, loop, pool, mixing=None, **options)  # type: ignore[arg-type]
+
+    yield made
+    pool.close()
+
+
+DEAR = {1: 1000.0, 8: 4000.0}
+
+
+@pytest.mark.parametrize("decoded", [True, False])
+def test_a_large_batch_keeps_the_order_of_its_rows_on_however_many_threads_it_runs(
+    wide: Make, loop: Loop, decoded: bool
+) -> None:
+    servable = wide(tflite.affine(), invoke_us=DEAR)
+    for size in (1, 2, 7, 64, 257):
+        job = Recorded(rows(*range(size)), decoded=decoded)
+        servable.submit(job, inline=decoded)
+        finish_all(loop, job)
+        assert job.answer == [[2 * value + 1] * 4 for value in range(size)]
+
+
+def test_a_large_batch_with_one_bad_row_fails_once_and_the_next_call_is_answered(wide: Make, loop: Loop) -> None:
+    servable = wide(tflite.lookup((10.0, 20.0)), invoke_us=DEAR)
+    bad, good = (Recorded(rows(*values, width=1, dtype="int32")) for values in ([0, 1] * 20 + [7], [0, 1] * 20))
+    for job in (bad, good):
+        servable.submit(job)
+        finish_all(loop, job)
+
+    assert isinstance(bad.error, Internal)
+    assert good.answer == [[10], [20]] * 20
+
+
+def test_a_large_batch_that_nobody_waits_for_is_not_run(wide: Make, loop: Loop) -> None:
+    job = Recorded(rows(*range(64)), decoded=False)
+    job.abandoned = True
+
+    wide(tflite.affine(), invoke_us=DEAR).submit(job, inline=False)
+    finish_all(loop, job)
+
+    assert isinstance(job.error, Abandoned)
+    assert job.prepared_on == []

@@ -1,0 +1,100 @@
+"""Servables of small models, with a measured profile's place taken by what a test wants, and jobs to run on them."""
+
+import threading
+from collections.abc import Callable, Sequence
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from app.runtime.interpreter import Runner
+from app.runtime.job import Job
+from app.runtime.pool import Pool
+from app.runtime.profile import Profile
+from app.runtime.servable import Lanes, Servable
+from app.tensors import Array
+from tests.loops import Loop
+
+FAR = 2**62
+"""A deadline that no test reaches."""
+
+_numbers = count()
+
+SHARING_PAYS = {1: 10.0, 8: 20.0}
+"""An invoke of 8 costs twice one of 1, so that waiting calls share one."""
+
+
+def make_servable(
+    folder: Path,
+    model: bytes,
+    loop: Loop,
+    pool: Pool,
+    *,
+    invoke_us: dict[int, float] | None = None,
+    mixing: str | None = "nobody has looked",
+    inline_us: float = 300.0,
+    queue_size: int = 16,
+) -> Servable:
+    """A servable named `m`, version 1. Requests share no invoke unless `mixing` is None."""
+    # LiteRT maps the file: a model written over another would change that one too.
+    path = folder / f"m{next(_numbers)}.tflite"
+    path.write_bytes(model)
+    lanes = Lanes(pool=pool, soon=loop.call, post=loop.call, inline_us=inline_us, queue_size=queue_size)
+    return Servable("m", 1, path, Runner(path), Profile(invoke_us or {1: 10.0}), mixing, lanes)
+
+
+class Recorded(Job):
+    """A job of given inputs that keeps what became of it.
+
+    Args:
+        prepare: called first by `prepare`, for a test to hold or to fail it there.
+    """
+
+    __slots__ = ("_given", "_prepare", "ends", "outputs", "prepared_on")
+
+    def __init__(self, *inputs: Array, decoded: bool = True, prepare: Callable[[], object] | None = None) -> None:
+        super().__init__()
+        self.deadline = FAR
+        self.ends: list[Exception | None] = []
+        self.outputs: list[Array] = []
+        self.prepared_on: list[str] = []
+        self._given = inputs
+        self._prepare = prepare
+        if decoded:
+            self.inputs, self.rows = inputs, len(inputs[0])
+
+    def prepare(self) -> None:
+        self.prepared_on.append(threading.current_thread().name)
+        if self._prepare is not None:
+            self._prepare()
+        self.inputs, self.rows = self._given, len(self._given[0])
+
+    def accept(self, outputs: Sequence[Array]) -> None:
+        self.outputs = [output.copy() for output in outputs]
+
+    def finish(self, error: Exception | None) -> None:
+        assert threading.current_thread() is threading.main_thread(), "finish is for the loop's thread"
+        self.ends.append(error)
+
+    @property
+    def done(self) -> bool:
+        return bool(self.ends)
+
+    @property
+    def answer(self) -> list[object]:
+        """The first output's rows, of a job that ended well, once."""
+        assert self.ends == [None]
+        rows: list[object] = self.outputs[0].tolist()
+        return rows
+
+    @property
+    def error(self) -> Exception:
+        """Why the job failed, once."""
+        (error,) = self.ends
+        assert error is not None
+        return error
+
+
+def rows(*values: float, width: int = 4, dtype: str = "float32") -> Array:
+    """One record for each value, filled with it."""
+    return np.repeat(np.array(values, dtype)[:, np.newaxis], width, axis=1)

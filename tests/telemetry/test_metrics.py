@@ -1,0 +1,189 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.telemetry.metrics import PHASES, Metrics
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+WORKER = """
+import sys
+from app.telemetry.metrics import Metrics
+
+metrics = Metrics(lambda seconds, flush: None)
+digits = metrics.model("digits", 1)
+for _ in range(int(sys.argv[1])):
+    digits.record("OK", 2, (0, 0, 20_000, 0, 40_000))
+sys.stdout.buffer.write(metrics.render())
+"""
+
+
+class Later:
+    """Stands in for `loop.call_later`."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[float, Callable[[], None]]] = []
+
+    def __call__(self, seconds: float, function: Callable[[], None]) -> None:
+        self.calls.append((seconds, function))
+
+
+@pytest.fixture
+def later() -> Later:
+    return Later()
+
+
+@pytest.fixture
+def metrics(later: Later) -> Metrics:
+    return Metrics(later)
+
+
+def samples(text: bytes) -> Samples:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+def value(found: Samples, name: str, **labels: str) -> float:
+    return found[name, frozenset(labels.items())]
+
+
+def test_requests_are_counted_by_model_version_and_outcome(metrics: Metrics) -> None:
+    digits, other = metrics.model("digits", 1), metrics.model("other", 3)
+    for _ in range(3):
+        digits.record("OK", 2, ())
+    digits.record("INVALID_ARGUMENT", 0, ())
+    other.record("OK", 5, ())
+
+    found = samples(metrics.render())
+
+    assert value(found, "litepool_requests_total", model="digits", version="1", code="OK") == 3
+    assert value(found, "litepool_requests_total", model="digits", version="1", code="INVALID_ARGUMENT") == 1
+    assert value(found, "litepool_requests_total", model="other", version="3", code="OK") == 1
+    assert value(found, "litepool_records_total", model="digits", version="1") == 6
+    assert value(found, "litepool_records_total", model="other", version="3") == 5
+
+
+def test_a_request_for_no_model_names_none(metrics: Metrics) -> None:
+    metrics.unknown.record("NOT_FOUND", 0, ())
+
+    found = samples(metrics.render())
+
+    assert value(found, "litepool_requests_total", model="", version="", code="NOT_FOUND") == 1
+
+
+def test_times_are_counted_by_phase_and_a_phase_not_entered_is_not(metrics: Metrics) -> None:
+    metrics.model("digits", 1).record("OK", 1, (8_000, 0, 20_000, 30_000, 60_000))
+
+    found = samples(metrics.render())
+
+    counts = {
+        phase: found.get(
+            ("litepool_request_seconds_count", frozenset({"model": "digits", "version": "1", "phase": phase}.items()))
+        )
+        for phase in PHASES
+    }
+    assert counts == {"decode": 1, "queue": None, "invoke": 1, "encode": 1, "total": 1}
+    total = value(found, "litepool_request_seconds_sum", model="digits", version="1", phase="total")
+    assert total == pytest.approx(60e-6)
+
+
+@pytest.mark.parametrize(
+    ("took", "within", "beyond"),
+    [(1, "1e-05", None), (10_000, "1e-05", None), (10_001, "2.5e-05", "1e-05"), (30_000_000_001, "+Inf", "30.0")],
+)
+def test_a_time_falls_into_the_first_bucket_that_bounds_it(
+    metrics: Metrics, took: int, within: str, beyond: str | None
+) -> None:
+    metrics.model("m", 1).record("OK", 1, (0, 0, 0, 0, took))
+
+    found = samples(metrics.render())
+
+    def bucket(bound: str) -> float:
+        return value(found, "litepool_request_seconds_bucket", model="m", version="1", phase="total", le=bound)
+
+    assert bucket(within) == 1
+    assert beyond is None or bucket(beyond) == 0
+    assert bucket("+Inf") == 1
+
+
+def test_buckets_are_cumulative_over_requests(metrics: Metrics) -> None:
+    digits = metrics.model("m", 1)
+    for took in (5_000, 20_000, 20_000, 700_000):
+        digits.record("OK", 1, (0, 0, 0, 0, took))
+
+    found = samples(metrics.render())
+
+    bounds = {"1e-05": 1, "2.5e-05": 3, "0.0005": 3, "0.001": 4, "+Inf": 4}
+    assert bounds == {
+        bound: value(found, "litepool_request_seconds_bucket", model="m", version="1", phase="total", le=bound)
+        for bound in bounds
+    }
+
+
+def test_nothing_is_counted_twice_however_often_it_is_rendered(metrics: Metrics) -> None:
+    digits = metrics.model("m", 1)
+    digits.record("OK", 1, (0, 0, 0, 0, 100))
+    first = metrics.render()
+    again = metrics.render()
+    digits.record("OK", 1, (0, 0, 0, 0, 100))
+    found = samples(metrics.render())
+
+    assert again == first
+    assert value(found, "litepool_requests_total", model="m", version="1", code="OK") == 2
+    assert value(found, "litepool_request_seconds_count", model="m", version="1", phase="total") == 2
+
+
+def test_counts_are_handed_over_once_in_a_while_and_not_with_each_request(metrics: Metrics, later: Later) -> None:
+    digits, other = metrics.model("a", 1), metrics.model("b", 1)
+    for _ in range(100):
+        digits.record("OK", 1, ())
+        other.record("OK", 1, ())
+    assert len(later.calls) == 1
+
+    seconds, flush = later.calls[0]
+    flush()
+    digits.record("OK", 1, ())
+
+    assert 0 < seconds <= 1
+    assert len(later.calls) == 2
+
+
+def test_a_worker_that_served_nothing_answers_with_the_names_of_what_it_counts(metrics: Metrics) -> None:
+    text = metrics.render().decode()
+
+    for name in ("litepool_requests", "litepool_records", "litepool_request_seconds"):
+        assert f"# HELP {name}" in text
+
+
+def test_times_of_creation_are_left_out(metrics: Metrics) -> None:
+    metrics.model("m", 1).record("OK", 1, (1, 1, 1, 1, 1))
+
+    assert b"_created" not in metrics.render()
+
+
+def test_a_scrape_of_any_worker_answers_for_all(tmp_path: Path) -> None:
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    scrapes = [
+        subprocess.run(
+            [sys.executable, "-c", WORKER, str(requests)], env=environment, capture_output=True, check=True
+        ).stdout
+        for requests in (3, 4, 0)
+    ]
+
+    for scrape, requests in zip(scrapes, (3, 7, 7), strict=True):
+        found = samples(scrape)
+        assert value(found, "litepool_requests_total", model="digits", version="1", code="OK") == requests
+        assert value(found, "litepool_records_total", model="digits", version="1") == 2 * requests
+        labels = {"model": "digits", "version": "1", "phase": "total"}
+        assert value(found, "litepool_request_seconds_count", **labels) == requests
+        assert value(found, "litepool_request_seconds_bucket", le="2.5e-05", **labels) == 0
+        assert value(found, "litepool_request_seconds_bucket", le="5e-05", **labels) == requests
+        assert value(found, "litepool_request_seconds_sum", **labels) == pytest.approx(requests * 40e-6)

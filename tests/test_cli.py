@@ -1,0 +1,222 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from app import __version__
+from app.cli import main, ready_line
+from app.settings import PREFIX, Settings
+from tests import tflite
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LITEPOOL_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, prog_name="litepool")
+
+
+def refusal(result: Result, code: int) -> str:
+    assert result.exit_code == code, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    return result.stderr
+
+
+# Help
+
+
+def test_help_names_every_command() -> None:
+    result = run("--help")
+
+    assert result.exit_code == 0
+    for command in ("serve", "convert", "inspect", "warm-cache"):
+        assert f"  {command} " in result.output
+
+
+@pytest.mark.parametrize("command", ["serve", "convert", "inspect", "warm-cache"])
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_every_command_helps(command: str, flag: str) -> None:
+    result = run(command, flag)
+
+    assert result.exit_code == 0
+    assert result.output.startswith(f"Usage: litepool {command} [OPTIONS]")
+
+
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if name != "models_dir"])
+def test_serve_helps_with_every_setting_its_variable_and_its_description(name: str) -> None:
+    words = " ".join(run("serve", "--help").output.split())
+
+    assert f"--{name.replace('_', '-')}" in words
+    assert f"[{PREFIX}{name.upper()}]" in words
+    assert str(Settings.model_fields[name].description) in words
+
+
+def test_the_version_is_told() -> None:
+    assert run("--version").output == f"litepool, version {__version__}\n"
+
+
+def test_help_imports_neither_the_interpreter_nor_the_web_framework() -> None:
+    program = (
+        "import sys\n"
+        "from app.cli import main\n"
+        "try:\n    main(['serve', '--help'])\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ('ai_edge_litert', 'fastapi', 'uvicorn', 'tensorflow') if name in sys.modules])\n"
+    )
+
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+    assert output.splitlines()[-1] == "[]"
+
+
+# Wrong use
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--port", "70000"], "litepool: --port=70000: Input should be less than or equal to 65535"),
+        (["--workers", "none"], "litepool: --workers=none: Input should be a valid integer"),
+        (["--log-level", "loud"], "litepool: --log-level=loud: Input should be 'debug', 'info', 'warning' or 'error'"),
+        (["--default-model", "../x"], "litepool: --default-model=../x: "),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anything_starts(folder: Path, arguments: list[str], expected: str) -> None:
+    message = refusal(run("serve", str(folder), *arguments), 2)
+
+    assert message.startswith(expected)
+    assert message.count("\n") == 1
+
+
+def test_a_wrong_variable_is_refused_by_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITEPOOL_QUEUE_SIZE", "0")
+
+    assert refusal(run("serve", str(folder)), 2).startswith("litepool: LITEPOOL_QUEUE_SIZE=0: ")
+
+
+def test_an_option_goes_before_its_variable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITEPOOL_PORT", "x")
+    monkeypatch.setenv("LITEPOOL_WORKERS", "0")
+
+    message = refusal(run("serve", str(folder), "--port", "1"), 2)
+
+    assert "PORT" not in message
+    assert message.startswith("litepool: LITEPOOL_WORKERS=0: ")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_folder_that_is_not_there_is_refused_with_what_to_do() -> None:
+    assert refusal(run("serve", "no/such"), 2).startswith(
+        "litepool: models_dir: expected a folder of models and found nothing at 'no/such': make it and put a model in"
+    )
+
+
+@pytest.mark.usefixtures("folder")
+def test_without_an_argument_the_folder_is_called_models() -> None:
+    assert "found nothing at 'models'" in refusal(run("serve"), 2)
+
+
+@pytest.mark.parametrize("arguments", [["serve", "--colour", "blue"], ["serve", ".", "extra"], ["bake"], ["inspect"]])
+def test_an_unknown_option_argument_or_command_is_refused(arguments: list[str]) -> None:
+    message = refusal(run(*arguments), 2)
+
+    assert message.startswith("Usage: litepool ")
+    assert "Error: " in message
+
+
+# Models by hand
+
+
+@pytest.mark.parametrize("command", ["convert", "inspect"])
+@pytest.mark.usefixtures("folder")
+def test_a_model_that_is_not_there_is_refused_in_one_sentence(command: str) -> None:
+    message = refusal(run(command, "no_such.keras"), 1)
+
+    assert message.startswith("litepool: ")
+    assert "no_such.keras" in message
+    assert message.count("\n") == 1
+
+
+def test_a_tflite_file_is_not_converted(folder: Path) -> None:
+    (folder / "m.tflite").write_bytes(tflite.affine())
+
+    message = refusal(run("convert", "m.tflite"), 1)
+
+    assert message == "litepool: m.tflite is a .tflite file already\n"
+
+
+@pytest.mark.parametrize("content", [b"", tflite.truncated(tflite.affine())])
+def test_a_broken_file_is_refused_in_the_interpreter_s_words(folder: Path, content: bytes) -> None:
+    (folder / "m.tflite").write_bytes(content)
+
+    message = refusal(run("inspect", "m.tflite"), 1).splitlines()[-1]
+
+    assert message.startswith("litepool: LiteRT does not load it: ")
+
+
+def test_a_model_that_does_not_run_is_refused(folder: Path) -> None:
+    (folder / "m.tflite").write_bytes(tflite.never_runs())
+
+    assert "litepool: it does not run: the interpreter failed: " in refusal(run("inspect", "m.tflite"), 1)
+
+
+def test_an_unknown_quantization_is_refused_with_those_there_are() -> None:
+    message = refusal(run("convert", "m.keras", "--quantization", "int3"), 2)
+
+    assert "'int3' is not one of 'none', 'float16', 'dynamic'" in message
+
+
+def test_a_model_is_described_for_people(folder: Path) -> None:
+    (folder / "m.tflite").write_bytes(tflite.two_in_two_out())
+
+    result = run("inspect", "m.tflite")
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("m, version 1: m.tflite (")
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert "input left float32 [-1, 3]" in lines
+    assert "input right float32 [-1, 3]" in lines
+    assert "output difference float32 [-1, 3]" in lines
+    assert "output total float32 [-1, 1]" in lines
+
+
+def test_a_model_is_described_for_machines(folder: Path) -> None:
+    (folder / "m.tflite").write_bytes(tflite.affine())
+
+    report = json.loads(run("inspect", "m.tflite", "--json").stdout)
+
+    assert (report["name"], report["version"], report["format"]) == ("m", 1, "tflite")
+    (described,) = report["signature"]["inputs"]
+    assert (described["name"], described["dtype"], described["shape"]) == ("x", "float32", [-1, 4])
+
+
+# Ready
+
+
+def test_one_line_says_what_is_served_and_where() -> None:
+    report = {"serving": ["digits", "mlp"], "failed": [], "reason": ""}
+
+    assert ready_line("http://127.0.0.1:8000", 2, report) == (
+        "Litepool is ready on http://127.0.0.1:8000: digits, mlp (2 workers)"
+    )
+
+
+def test_what_failed_is_named_in_the_line_too() -> None:
+    report = {"serving": ["digits"], "failed": ["mlp"], "reason": ""}
+
+    assert ready_line("http://[::1]:1", 1, report) == (
+        "Litepool is ready on http://[::1]:1: digits (1 worker); not served, see http://[::1]:1/healthz: mlp"
+    )
+
+
+def test_a_server_of_nothing_says_why() -> None:
+    report = {"serving": [], "failed": ["mlp"], "reason": "no model could be loaded"}
+
+    assert ready_line("http://h:1", 1, report) == "Litepool serves nothing on http://h:1: no model could be loaded"

@@ -1,0 +1,128 @@
+"""The lines between the rooms of the house, as pyproject.toml and the contract draw them."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = sorted((ROOT / "app").rglob("*.py"))
+
+
+def place(path: Path) -> str:
+    return path.relative_to(ROOT / "app").as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """The modules that a program imports, also in functions, and by name through importlib."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            yield from (str(argument.value) for argument in node.args if isinstance(argument, ast.Constant))
+
+
+def importers(package: str) -> set[str]:
+    return {
+        place(path)
+        for path in FILES
+        if any(name == package or name.startswith(f"{package}.") for name in imported(tree_of(path)))
+    }
+
+
+def environment_uses(tree: ast.AST) -> Iterator[str]:
+    """`read`, or `write` where one variable is set, for every mention of the process's environment."""
+    written = {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store)
+    }
+    names = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in names:
+            yield "write" if id(node) in written else "read"
+        elif isinstance(node, ast.ImportFrom) and node.module == "os":
+            yield from ("read" for alias in node.names if alias.name in names | {"*"})
+
+
+def test_the_layers_hold_as_pyproject_draws_them() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+def test_every_room_is_on_a_floor() -> None:
+    drawn = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+    for path in FILES:
+        room = place(path).partition("/")[0].removesuffix(".py")
+        assert room == "__init__" or f"app.{room}" in drawn, f"{place(path)} is in no layer"
+
+
+def test_one_file_knows_litert() -> None:
+    assert importers("ai_edge_litert") == {"runtime/interpreter.py"}
+    assert {place(path) for path in FILES if "ai_edge_litert" in path.read_text(encoding="utf-8")} == {
+        "runtime/interpreter.py"
+    }
+
+
+@pytest.mark.parametrize("package", ["tensorflow", "keras"])
+def test_only_the_conversion_child_imports_tensorflow(package: str) -> None:
+    assert importers(package) <= {"repository/conversion_child.py"}
+
+
+def test_the_conversion_child_does_import_tensorflow() -> None:
+    assert importers("tensorflow") == {"repository/conversion_child.py"}
+
+
+@pytest.mark.parametrize("package", ["fastapi", "starlette", "uvicorn", "httptools", "uvloop", "grpc"])
+def test_web_frameworks_stay_in_the_server(package: str) -> None:
+    assert all(name.startswith("server/") for name in importers(package))
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    uses = {place(path): set(environment_uses(tree_of(path))) for path in FILES}
+
+    assert {name for name, kinds in uses.items() if "read" in kinds} <= {"settings.py"}
+    assert {name for name, kinds in uses.items() if "write" in kinds} <= {"server/supervisor.py"}
+
+
+def test_only_the_settings_know_how_settings_are_read() -> None:
+    assert importers("pydantic_settings") == {"settings.py"}
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import os\nos.environ['A'] = '1'", {"write"}),
+        ("import os\nos.environ['A']", {"read"}),
+        ("import os\nos.environ.get('A')", {"read"}),
+        ("import os\nos.getenv('A')", {"read"}),
+        ("from os import environ", {"read"}),
+        ("import os\nos.environ['A'] = os.environ['B']", {"read", "write"}),
+        ("import os\nos.getpid()", set()),
+    ],
+)
+def test_the_look_for_the_environment_finds_it(source: str, expected: set[str]) -> None:
+    assert set(environment_uses(ast.parse(source))) == expected
+
+
+def test_the_look_for_imports_finds_them_wherever_they_are() -> None:
+    source = "def f():\n    import a.b\n    from c import d\n    importlib.import_module('e')\n"
+
+    assert set(imported(ast.parse(source))) == {"a.b", "c", "c.d", "e"}
