@@ -59,7 +59,7 @@ def test_a_tflite_file_is_opened_as_it_is(tmp_path: Path) -> None:
 
 def test_a_served_tflite_file_may_be_overwritten_in_place(tmp_path: Path) -> None:
     source = put(tmp_path, tflite.affine())
-    opened = open_model(source, stand_in.converter(tmp_path), [].append)
+    opened = open_model(source, stand_in.converter(tmp_path), lambda stage: None)
     runner = Runner(opened.model)
 
     source.path.write_bytes(b"")
@@ -72,7 +72,7 @@ def test_a_tflite_file_is_held_in_memory_where_the_cache_cannot_be_written(tmp_p
     (tmp_path / "cache").write_text("a file where the folder should be")
     source = put(tmp_path, tflite.affine())
 
-    opened = open_model(source, stand_in.converter(tmp_path), [].append)
+    opened = open_model(source, stand_in.converter(tmp_path), lambda stage: None)
 
     assert opened.model == source.path.read_bytes()
 
