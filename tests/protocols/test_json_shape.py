@@ -1,0 +1,60 @@
+"""The brackets and commas of a text against the shape that its numbers should have."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.protocols.json_shape import Skeleton
+
+shapes = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)
+
+
+def shape_of(value: Any) -> tuple[int, ...] | None:
+    """The obviously right way: the shape of nested lists of numbers; None for ragged ones."""
+    if not isinstance(value, list):
+        return ()
+    inner = {shape_of(item) for item in value}
+    if len(inner) != 1 or None in inner:
+        return None
+    return (len(value), *(next(iter(inner)) or ()))
+
+
+nested = st.recursive(st.integers(-9, 9), lambda inner: st.lists(inner, min_size=1, max_size=4), max_leaves=20).filter(
+    lambda value: isinstance(value, list)
+)
+
+
+@given(shapes)
+def test_lists_of_the_shape_fit(shape: tuple[int, ...]) -> None:
+    text = json.dumps(np.zeros(shape).tolist()).encode()
+    assert Skeleton(shape).fits(text)
+
+
+@given(nested, shapes, st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", ":")]))
+def test_lists_fit_just_when_they_have_the_shape(value: Any, shape: tuple[int, ...], commas: tuple[str, str]) -> None:
+    text = json.dumps(value, separators=commas).encode()
+    found = shape_of(value)
+    assert Skeleton(shape).fits(text) == (found == shape)
+    if found:
+        assert Skeleton(found).fits(text)
+
+
+@given(shapes, st.integers(1, 5))
+def test_a_repeated_skeleton_is_that_of_the_larger_shape(shape: tuple[int, ...], size: int) -> None:
+    text = json.dumps(np.zeros((size, *shape)).tolist()).encode()
+    assert Skeleton(shape).repeated(size).fits(text)
+    assert not Skeleton(shape).repeated(size + 1).fits(text)
+
+
+@pytest.mark.parametrize("text", [b"[[1,2,3],[4,5]]", b"[[1],[2,3,4,5]]", b"[[1,2],[3,4],[5]]", b"[1,2,3,4,5]"])
+def test_as_many_numbers_in_other_lists_do_not_fit(text: bytes) -> None:
+    assert not Skeleton((1, 5)).fits(text)
+    assert not Skeleton((5, 1)).fits(text)
+
+
+def test_what_surrounds_the_lists_is_passed_over() -> None:
+    assert Skeleton((2, 2)).fits(b'{"instances" : [ [1, 2.5e-3] , [-3,4] ] }')
