@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from app.errors import Internal, LitepoolError, UnsupportedFormat
 from app.protocols import npy
@@ -25,8 +25,7 @@ _JSON_TYPES = frozenset({"", JSON, "text/json", "application/x-www-form-urlencod
 """What a JSON body may be called. The last is what curl says of any body when it is told nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A successful reply."""
 
     body: bytes

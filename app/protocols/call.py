@@ -1,7 +1,7 @@
 """What a codec makes of a request body, and what it needs to know again for the answer."""
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from app.tensors import Array
 
@@ -17,9 +17,11 @@ class Form(Enum):
     """Whole tensors, the batch dimension given by the caller; so are the answer's."""
 
 
-@dataclass(slots=True, frozen=True)
-class Call:
-    """A decoded request: `inputs` in the signature's order, each of shape `[rows, *record]`."""
+class Call(NamedTuple):
+    """A decoded request: `inputs` in the signature's order, each of shape `[rows, *record]`.
+
+    A tuple, because making a frozen dataclass costs a microsecond more, on every request.
+    """
 
     inputs: tuple[Array, ...]
     rows: int
