@@ -4,16 +4,23 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "app").rglob("*.py"))
+CHILD = "repository/conversion_child/"
 
 
 def place(path: Path) -> str:
     return path.relative_to(ROOT / "app").as_posix()
+
+
+def child_modules() -> set[str]:
+    """The conversion child's modules, which are top-level ones where it runs."""
+    return {path.stem for path in FILES if place(path).startswith(CHILD)} - {"__main__"}
 
 
 def tree_of(path: Path) -> ast.Module:
@@ -83,11 +90,29 @@ def test_one_file_knows_litert() -> None:
 
 @pytest.mark.parametrize("package", ["tensorflow", "keras"])
 def test_only_the_conversion_child_imports_tensorflow(package: str) -> None:
-    assert importers(package) <= {"repository/conversion_child.py"}
+    assert all(name.startswith(CHILD) for name in importers(package))
 
 
 def test_the_conversion_child_does_import_tensorflow() -> None:
-    assert importers("tensorflow") == {"repository/conversion_child.py"}
+    assert importers("tensorflow")
+
+
+def test_the_conversion_child_and_the_rest_do_not_import_each_other() -> None:
+    for path in FILES:
+        names = {name.partition(".")[0] for name in imported(tree_of(path))}
+        if place(path).startswith(CHILD):
+            assert "app" not in names, place(path)
+        else:
+            assert not names & child_modules(), place(path)
+            assert not any("conversion_child" in name for name in imported(tree_of(path))), place(path)
+
+
+def test_the_conversion_childs_modules_hide_no_others() -> None:
+    known = sys.stdlib_module_names | metadata.packages_distributions().keys()
+
+    assert child_modules()
+    assert not child_modules() & known
+    assert all(name.startswith("child_") for name in child_modules())
 
 
 @pytest.mark.parametrize("package", ["fastapi", "starlette", "uvicorn", "httptools", "uvloop", "grpc"])

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 REVISION = "1"
 """Part of every cache key: raise it when the child would make something else of the same model."""
 
-_CHILD = Path(__file__).with_name("conversion_child.py")
+_CHILD = Path(__file__).with_name("conversion_child")
 _DISTRIBUTIONS = ("tensorflow-cpu", "tensorflow", "tensorflow-macos")
 
 _LONGEST_MESSAGE = 1 << 20

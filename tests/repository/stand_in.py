@@ -1,5 +1,6 @@
-"""Programs that stand in for the conversion child."""
+"""Programs that stand in for the conversion child, or are the child itself but for a piece."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,19 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path, body: str) -> None:
     program = folder / "stand_in_child.py"
     program.write_text(HEAD + body)
     monkeypatch.setattr(convert, "_CHILD", program)
+
+
+def alter(monkeypatch: pytest.MonkeyPatch, folder: Path, changes: dict[str, str]) -> None:
+    """From now on a converter starts the conversion child itself, with pieces of child_conversion.py replaced."""
+    child = folder / "altered_child"
+    shutil.copytree(convert._CHILD, child, ignore=shutil.ignore_patterns("__pycache__"))
+    program = child / "child_conversion.py"
+    text = program.read_text(encoding="utf-8")
+    for old, new in changes.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    program.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(convert, "_CHILD", child)
 
 
 def converter(folder: Path, timeout: float = 60.0, memory: int = 1 << 32) -> Converter:

@@ -3,6 +3,7 @@
 The files are made by hand here, as hostile ones are.
 """
 
+import ast
 import io
 import json
 import os
@@ -16,20 +17,24 @@ import h5py
 import numpy as np
 import pytest
 
+import child_checks
 from app.errors import ModelError
-from app.repository import conversion_child, convert
+from app.repository import convert
 from app.repository.layout import SUFFIXES, Kind, Source
 from app.repository.model_config import ModelConfig
+from child_conversion import Clock
+from child_reasons import Refused, explain
 from tests.repository import stand_in
 
-CHILD = conversion_child.__file__
+CHILD = str(convert._CHILD)
 CODE = "print('this would run')"
+IMPORT = "    import tensorflow as tf\n"
 
 
 def refusal(path: Path) -> str:
     """Why a file is refused."""
-    with pytest.raises(conversion_child.Refused) as caught:
-        conversion_child.check_file(path, SUFFIXES[path.suffix].value)
+    with pytest.raises(Refused) as caught:
+        child_checks.check_file(path, SUFFIXES[path.suffix].value)
     message = str(caught.value)
     assert "\n" not in message
     assert len(message) < 250
@@ -165,7 +170,7 @@ def test_an_archive_that_unpacks_elsewhere_is_refused(tmp_path: Path, name: str)
 def test_an_archive_that_unpacks_to_far_more_is_refused_be_it_in_one_piece_or_in_several(
     tmp_path: Path, pieces: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversion_child, "_UNPACKED_FREE", 1 << 20)
+    monkeypatch.setattr(child_checks, "_UNPACKED_FREE", 1 << 20)
     members = {f"assets/{piece}": bytes(2**21 // pieces) for piece in range(pieces)}
     path = keras_file(tmp_path / "m.keras", sequential(), members=members, compression=zipfile.ZIP_DEFLATED)
 
@@ -224,7 +229,7 @@ def test_a_function_that_is_none_for_a_layer_is_refused(tmp_path: Path, module: 
 def test_a_function_that_a_layer_may_have_is_left_to_keras(module: str) -> None:
     named = {"module": module, "class_name": "function", "config": "relu", "registered_name": "relu"}
 
-    conversion_child.check_config(json.dumps(sequential(layer("Dense", activation=named))), "config.json")
+    child_checks.check_config(json.dumps(sequential(layer("Dense", activation=named))), "config.json")
 
 
 LINKS = {
@@ -286,12 +291,17 @@ def test_the_child_refuses_before_it_begins_with_tensorflow(
 
 # What holds whatever gets past that
 
+SANDBOX = f"""
+import os, sys
+sys.path.insert(0, {CHILD!r})
+from child_sandbox import READS, WRITES, confine, fence, readable
+"""
+
 
 def run(code: str, *arguments: str | Path) -> list[str]:
-    """Run code with the child's functions, in a process of its own; the lines that it prints."""
-    head = f"import os, sys, runpy\nchild = runpy.run_path({CHILD!r}, run_name='child')\n"
+    """Run code with the child's sandbox, in a process of its own; the lines that it prints."""
     found = subprocess.run(
-        [sys.executable, "-I", "-c", head + code, *map(str, arguments)],
+        [sys.executable, "-I", "-c", SANDBOX + code, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -333,7 +343,7 @@ def test_behind_the_fence_files_are_written_in_the_work_folder_only(tmp_path: Pa
     code = """
 from pathlib import Path
 work, outside = map(Path, sys.argv[1:])
-child["fence"](child["_WRITES"], [work, "/dev/null"])
+fence(WRITES, [work, "/dev/null"])
 tried((work / "a" / "file").write_text, "x")
 tried((work / "a" / "file").rename, work / "b" / "file")
 tried(Path("/dev/null").write_text, "x")
@@ -364,8 +374,8 @@ def test_behind_the_second_fence_only_the_model_and_python_are_read(tmp_path: Pa
     code = """
 from pathlib import Path
 model, work, secret = map(Path, sys.argv[1:])
-child["fence"](child["_WRITES"], [work])
-child["fence"](child["_READS"], child["readable"](model, work))
+fence(WRITES, [work])
+fence(READS, readable(model, work))
 tried((work / "file").write_text, "x")
 tried((work / "file").rename, work / "moved")
 tried((model / "weights").read_text)
@@ -385,7 +395,7 @@ def test_behind_the_fence_nothing_is_connected_to(tmp_path: Path, fence: str) ->
     code = """
 import socket
 with socket.create_server(("127.0.0.1", 0)) as server:
-    child["fence"](child["_WRITES"], [])
+    fence(WRITES, [])
     tried(socket.create_connection, server.getsockname())
     tried(socket.create_server, ("127.0.0.1", 0))
 """
@@ -399,7 +409,7 @@ import ctypes
 class Old:
     def syscall(self, *arguments): return -1
 ctypes.CDLL = lambda name: Old()
-child["fence"](child["_WRITES"], ["/"])
+fence(WRITES, ["/"])
 print("on")
 """
 
@@ -408,7 +418,7 @@ print("on")
 
 def test_the_child_may_use_so_much_memory_and_no_more() -> None:
     code = """
-child["confine"](1 << 28, os.getppid())
+confine(1 << 28, os.getppid())
 kept = bytearray(1 << 26)
 try:
     bytearray(1 << 28)
@@ -423,7 +433,7 @@ print(os.getpriority(os.PRIO_PROCESS, 0) > 0)
 
 
 def test_a_child_whose_server_is_gone_ends() -> None:
-    program = f"import runpy\nrunpy.run_path({CHILD!r})['confine'](1 << 40, 1 << 30)\nprint('it went on')"
+    program = SANDBOX + "confine(1 << 40, 1 << 30)\nprint('it went on')"
 
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
 
@@ -433,8 +443,7 @@ def test_a_child_whose_server_is_gone_ends() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells a child of its parent's death on Linux only")
 def test_a_child_ends_with_its_server(tmp_path: Path) -> None:
     # The pipe ends when the last process that holds it does; the child would hold it for ever.
-    child = f"import os, runpy, signal\nrunpy.run_path({CHILD!r})['confine'](1 << 40, os.getppid())\n"
-    child += "print('ready', flush=True)\nsignal.pause()"
+    child = SANDBOX + "import signal\nconfine(1 << 40, os.getppid())\nprint('ready', flush=True)\nsignal.pause()"
     server = f"import subprocess, sys, signal\nsubprocess.Popen([sys.executable, '-c', {child!r}])\nsignal.pause()"
     with subprocess.Popen([sys.executable, "-c", server], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -444,19 +453,57 @@ def test_a_child_ends_with_its_server(tmp_path: Path) -> None:
         assert process.stdout.read() == ""
 
 
-def test_what_a_model_prints_is_no_message_to_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = Path(CHILD).read_text(encoding="utf-8")
-    loud = text.replace(
-        "    clock = Clock(stage)\n", "    clock = Clock(stage)\n    os.system('echo loud'); print('loud')\n"
-    )
-    loud = loud.replace("    import tensorflow as tf\n", "    raise Refused('it got here')\n", 1)
-    assert loud.count("it got here") == loud.count("echo loud") == 1
-    (tmp_path / "child.py").write_text(loud)
-    monkeypatch.setattr(convert, "_CHILD", tmp_path / "child.py")
-    source = Source("m", 1, Kind.KERAS, keras_file(tmp_path / "m.keras", sequential()), None)
+def told_by_the_child(folder: Path) -> str:
+    """Why it refuses a sound file."""
+    source = Source("m", 1, Kind.KERAS, keras_file(folder / "m.keras", sequential()), None)
+    with pytest.raises(ModelError) as caught:
+        stand_in.converter(folder).convert(source, ModelConfig(), lambda stage: None)
+    return caught.value.message
 
-    with pytest.raises(ModelError, match=r"^it got here$"):
-        stand_in.converter(tmp_path).convert(source, ModelConfig(), lambda stage: None)
+
+def test_what_a_model_prints_is_no_message_to_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = "    import os; os.system('echo loud'); print('loud')\n"
+    stand_in.alter(monkeypatch, tmp_path, {IMPORT: noise + "    raise Refused('it got here')\n"})
+
+    assert told_by_the_child(tmp_path) == "it got here"
+
+
+def test_the_limits_are_set_before_tensorflow_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = f"""
+    import resource, sys
+    limit, imported = resource.getrlimit(resource.RLIMIT_FSIZE)[0], "tensorflow" in sys.modules
+    try:
+        Path({str(tmp_path / "outside")!r}).touch()
+    except PermissionError:
+        pass
+    raise Refused(f"{{limit}} {{imported}}")
+"""
+    stand_in.alter(monkeypatch, tmp_path, {IMPORT: look})
+
+    assert told_by_the_child(tmp_path) == f"{1 << 32} False"
+    assert (tmp_path / "outside").exists() is not landlock()
+
+
+def test_the_child_finds_its_own_folder_and_what_every_python_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.alter(monkeypatch, tmp_path, {IMPORT: "    import sys; raise Refused(repr(sys.path))\n"})
+    plain = [sys.executable, "-I", "-c", "import sys; print(sys.path)"]
+    found = subprocess.run(plain, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    assert ast.literal_eval(told_by_the_child(tmp_path)) == [str(convert._CHILD), *ast.literal_eval(found)]
+
+
+@pytest.mark.parametrize("name", ["app", "repository", "convert", "layout", "errors"])
+def test_where_litepool_is_not_installed_the_child_finds_nothing_of_it(name: str) -> None:
+    # Without site-packages, which hold Litepool where it is installed, and TensorFlow, which is not needed yet.
+    code = f"{SANDBOX}import child_conversion\nprint('it is there')\nimport {name}"
+    command = [sys.executable, "-I", "-S", "-c", code]
+
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert found.stdout == "it is there\n"
+    assert found.stderr.endswith(f"ModuleNotFoundError: No module named {name!r}\n")
 
 
 # Messages
@@ -490,16 +537,16 @@ def test_what_a_model_prints_is_no_message_to_the_server(tmp_path: Path, monkeyp
     ],
 )
 def test_long_texts_become_one_sentence(error: Exception, sentence: str) -> None:
-    assert conversion_child.explain(error) == sentence
+    assert explain(error) == sentence
 
 
 def test_a_text_that_nobody_foresaw_is_short() -> None:
-    assert len(conversion_child.explain(RuntimeError("x" * 10_000))) < 400
+    assert len(explain(RuntimeError("x" * 10_000))) < 400
 
 
 def test_a_clock_tells_stages_as_they_begin_and_keeps_their_seconds_by_their_first_word() -> None:
     told: list[str] = []
-    clock = conversion_child.Clock(told.append)
+    clock = Clock(told.append)
 
     for name in ("importing TensorFlow", "loading m.keras", ""):
         clock.next(name)
@@ -513,11 +560,11 @@ def test_a_clock_tells_stages_as_they_begin_and_keeps_their_seconds_by_their_fir
     "op", ["ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "EagerPyFunc", "PrintV2", "TextLineDataset", "Print"]
 )
 def test_ops_that_reach_beyond_tensors_are_known(op: str) -> None:
-    assert conversion_child._UNSAFE_OPS.search(op)
+    assert child_checks._UNSAFE_OPS.search(op)
 
 
 @pytest.mark.parametrize(
     "op", ["MatMul", "SaveV2", "RestoreV2", "ShardedFilename", "VarHandleOp", "Pack", "StaticRegexFullMatch", "Conv2D"]
 )
 def test_ops_of_every_saved_model_are_not_among_them(op: str) -> None:
-    assert not conversion_child._UNSAFE_OPS.search(op)
+    assert not child_checks._UNSAFE_OPS.search(op)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from app.errors import ModelError
-from app.repository import conversion_child, convert
 from app.repository.layout import Kind, Source, source_of
 from app.repository.loader import batch_class, open_model, show_us, summary
 from app.repository.model_config import ModelConfig
@@ -306,11 +305,7 @@ def test_no_code_and_no_file_op_of_a_model_was_run(outcome: Outcomes, workshop: 
 def test_safe_mode_holds_where_our_own_check_does_not(
     workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    text = Path(conversion_child.__file__).read_text(encoding="utf-8")
-    check = '    check_file(source, request["kind"])\n'
-    assert check in text
-    (tmp_path / "child.py").write_text(text.replace(check, ""))
-    monkeypatch.setattr(convert, "_CHILD", tmp_path / "child.py")
+    stand_in.alter(monkeypatch, tmp_path, {'    check_file(source, request["kind"])\n': ""})
     path = workshop / "bad" / name
 
     with pytest.raises(ModelError, match=r"^Keras does not load it in safe mode: Requested the deserialization of a "):
