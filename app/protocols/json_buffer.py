@@ -11,8 +11,6 @@ from app.protocols.call import Form
 from app.protocols.json_shape import Skeleton
 from app.tensors import FREE, Array, Shape, TensorSpec
 
-_KEYS = {form.value.encode(): form for form in Form}
-
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """simdjson passes over it; it is no JSON."""
 
@@ -30,6 +28,15 @@ _SAFE_SQUARES = 1e77
 """A float64 that is below the first, or whose square is below the second, is within float32's range."""
 
 
+Plan = tuple[Form, str, Shape, Skeleton | None]
+"""What a key means: its form, itself, the shape that is wanted, and the skeleton of an item where that is fixed."""
+
+
+def _plan(form: Form, shape: Shape) -> Plan:
+    fixed = len(shape) > 1 and min(shape[1:]) > 0
+    return form, form.value, shape, Skeleton(shape[1:]) if fixed else None
+
+
 class _Local(threading.local):
     def __init__(self) -> None:
         self.parser: Any = simdjson.Parser()
@@ -43,49 +50,47 @@ class BufferReader:
     """
 
     def __init__(self, spec: TensorSpec, wanted: dict[Form, Shape]) -> None:
-        self._wanted = wanted
         self._dtype = spec.dtype
         self._kind: Any = {"f": "d", "i": "i", "u": "i"}.get(spec.dtype.kind)
         if spec.dtype == np.uint64:
             self._kind = "u"
         self._narrow = spec.dtype in (np.float32, np.float16)
         self._limits = np.iinfo(spec.dtype) if spec.dtype.kind in "iu" and spec.dtype.itemsize < 8 else None
-        self._skeletons = {
-            form: Skeleton(shape[1:]) for form, shape in wanted.items() if len(shape) > 1 and min(shape[1:]) > 0
-        }
-        self.fixed = Form.INSTANCES in self._skeletons
+        self._plans: dict[bytes, Plan] = {}
+        if self._kind is not None:
+            self._plans = {form.value.encode(): _plan(form, shape) for form, shape in wanted.items()}
+        self.fixed = self._kind is not None and _plan(Form.INSTANCES, wanted[Form.INSTANCES])[3] is not None
         """Whether a record's shape has no free dimension, and there is more to it than one number."""
         self._local = _Local()
 
     def read(self, body: bytes) -> tuple[Form, Array] | None:
         """The form and the array, of a shape that is wanted; None wherever another road must look."""
-        if self._kind is None or body.count(b'"') != 2 or body.startswith(_BYTE_ORDER_MARK):
-            return None
         start = body.find(b'"') + 1
-        key = body[start : body.find(b'"', start)]
-        form = _KEYS.get(key)
-        if form is None:
+        end = body.find(b'"', start)
+        plan = self._plans.get(body[start:end])
+        # One key and no string more: then every bracket and comma in the text is one of the lists'.
+        if plan is None or body.find(b'"', end + 1) >= 0 or body.startswith(_BYTE_ORDER_MARK):
             return None
-        wanted = self._wanted[form]
-        flat = len(wanted) == 1
-        if flat:
-            if body.count(b"[") != 1:
-                return None
-        elif len(body) < _SMALL or form not in self._skeletons:
+        form, key, wanted, skeleton = plan
+        if skeleton is not None:
+            numbers = self._numbers(body, key) if len(body) >= _SMALL else None
+            return None if numbers is None else self._shaped(body, form, wanted, skeleton, numbers)
+        if len(wanted) != 1 or body.find(b"[", body.find(b"[", end) + 1) >= 0:
             return None
-        numbers = self._numbers(body, form.value)
-        if numbers is None:
+        numbers = self._numbers(body, key)
+        if numbers is None or not len(numbers) or wanted[0] not in (FREE, len(numbers)):
             return None
-        if flat:
-            return (form, numbers) if wanted[0] in (FREE, len(numbers)) and len(numbers) else None
-        return self._shaped(body, form, wanted, numbers)
+        return form, numbers
 
     def read_list(self, text: bytes, form: Form) -> Array | None:
         """The records of a list of them, without a key around it; None wherever another road must look."""
-        numbers = self._numbers(text, None) if self._kind is not None and form in self._skeletons else None
+        plan = self._plans.get(form.value.encode())
+        if plan is None or plan[3] is None:
+            return None
+        numbers = self._numbers(text, None)
         if numbers is None:
             return None
-        shaped = self._shaped(text, form, (FREE, *self._wanted[form][1:]), numbers)
+        shaped = self._shaped(text, form, (FREE, *plan[2][1:]), plan[3], numbers)
         return shaped[1] if shaped is not None else None
 
     def _numbers(self, body: bytes, key: str | None) -> Array | None:
@@ -110,12 +115,11 @@ class BufferReader:
             return numbers.astype(self._dtype)
         return numbers
 
-    def _shaped(self, body: bytes, form: Form, wanted: Shape, numbers: Array) -> tuple[Form, Array] | None:
-        inner = math.prod(wanted[1:])
-        rows, rest = divmod(len(numbers), inner)
-        if rest or not rows or wanted[0] not in (FREE, rows):
-            return None
-        if not self._skeletons[form].repeated(rows).fits(body):
+    def _shaped(
+        self, body: bytes, form: Form, wanted: Shape, skeleton: Skeleton, numbers: Array
+    ) -> tuple[Form, Array] | None:
+        rows, rest = divmod(len(numbers), math.prod(wanted[1:]))
+        if rest or not rows or wanted[0] not in (FREE, rows) or not skeleton.repeated(rows).fits(body):
             return None
         return form, numbers.reshape(rows, *wanted[1:])
 

@@ -21,7 +21,6 @@ from app.protocols.json_buffer import BufferReader
 from app.tensors import FREE, Array, Batching, Shape, Signature, TensorSpec, fits
 
 _KEYS = {form.value: form for form in Form}
-_ANSWER_KEYS = {Form.INSTANCE: "prediction", Form.INSTANCES: "predictions", Form.INPUTS: "outputs"}
 _LARGE_ANSWER = 1 << 15
 """Numbers in an answer above which it is written in pieces."""
 
@@ -65,21 +64,22 @@ class PredictJson:
 
     def encode(self, call: Call, outputs: Sequence[Array]) -> bytes:
         """Write the answer to `call`; `outputs` are in the signature's order, each `[rows, *record]`."""
-        key = _ANSWER_KEYS[call.form]
-        if len(outputs) == 1 and outputs[0].size >= _LARGE_ANSWER and call.rows > 1:
-            return b'{"%b":%b}' % (key.encode(), json_pieces.dump_rows(outputs[0]))
-        if call.form is Form.INSTANCES:
-            if len(outputs) == 1:
-                return orjson.dumps({key: np.ascontiguousarray(outputs[0])}, option=_NUMPY)
-            columns = [_rows(output) for output in outputs]
-            records = [dict(zip(self._output_names, row, strict=True)) for row in zip(*columns, strict=True)]
-            return orjson.dumps({key: records}, option=_NUMPY)
-        if call.form is Form.INSTANCE or self._bare_rows:
-            values = [_plain(output[0]) for output in outputs]
-        else:
-            values = [np.ascontiguousarray(output) for output in outputs]
-        value = values[0] if len(values) == 1 else dict(zip(self._output_names, values, strict=True))
-        return orjson.dumps({key: value}, option=_NUMPY)
+        _, _, form = call
+        if form is Form.INSTANCE:
+            return b'{"prediction":%b}' % self._dump([output[0] for output in outputs])
+        if form is Form.INPUTS:
+            return b'{"outputs":%b}' % self._dump([output[0] for output in outputs] if self._bare_rows else outputs)
+        if len(outputs) == 1:
+            large = call.rows > 1 and outputs[0].size >= _LARGE_ANSWER
+            return b'{"predictions":%b}' % (json_pieces.dump_rows(outputs[0]) if large else self._dump(outputs))
+        records = [dict(zip(self._output_names, row, strict=True)) for row in zip(*outputs, strict=True)]
+        return b'{"predictions":%b}' % orjson.dumps(records, _contiguous, _NUMPY)
+
+    def _dump(self, values: Sequence[Array]) -> bytes:
+        """One value as it is, several by their outputs' names."""
+        if len(values) == 1:
+            return orjson.dumps(values[0], _contiguous, _NUMPY)
+        return orjson.dumps(dict(zip(self._output_names, values, strict=True)), _contiguous, _NUMPY)
 
     def _decode_fast(self, body: bytes) -> Call | None:
         """Decode a well-formed body with NumPy's own conversion, or None wherever that could be wrong."""
@@ -270,11 +270,8 @@ _CONVERTERS: dict[str, Callable[[Array, TensorSpec], Array | None]] = {
 }
 
 
-def _plain(value: Any) -> Any:
-    """A record for orjson, which takes NumPy scalars and contiguous arrays."""
-    return np.ascontiguousarray(value) if isinstance(value, np.ndarray) and value.ndim else value
-
-
-def _rows(output: Array) -> list[Any]:
-    output = np.ascontiguousarray(output)
-    return list(output)
+def _contiguous(value: Any) -> Any:
+    """What orjson asks for when it is given an array that it cannot write as it lies in memory."""
+    if isinstance(value, np.ndarray):
+        return np.ascontiguousarray(value) if value.ndim else value[()]
+    raise TypeError

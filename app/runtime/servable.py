@@ -174,13 +174,7 @@ class Servable:
 
     def _run_merged(self, jobs: list[Job], where: Runner | int, tell: Callable[..., object]) -> list[Job]:
         """Run jobs in one invoke; those that are still to be run, because that failed."""
-        wanted = []
-        for job in jobs:
-            refused = self._guarded(job.check_wanted)
-            if refused is None:
-                wanted.append(job)
-            else:
-                tell(job.finish, refused)
+        wanted = [job for job in jobs if self._is_wanted(job, tell)]
         if len(wanted) < 2:
             return wanted
         try:
@@ -192,9 +186,21 @@ class Servable:
         for job in wanted:
             start, end = end, end + job.rows
             job.invoke_ns = took
-            part = [output[start:end] for output in outputs]
-            tell(job.finish, self._guarded(lambda job=job, part=part: job.accept(part)))  # type: ignore[misc]
+            refused: Exception | None = None
+            try:
+                job.accept([output[start:end] for output in outputs])
+            except Exception as error:  # noqa: BLE001  Its caller is told.
+                refused = self._as_told(error)
+            tell(job.finish, refused)
         return []
+
+    def _is_wanted(self, job: Job, tell: Callable[..., object]) -> bool:
+        if not job.queued_at and not job.abandoned:
+            return True
+        refused = self._guarded(job.check_wanted)
+        if refused is not None:
+            tell(job.finish, refused)
+        return refused is None
 
     def _run_one(self, job: Job, where: Runner | int) -> None:
         job.check_wanted()
@@ -214,15 +220,17 @@ class Servable:
         """Take a step for one job; what went wrong, if anything, as its caller is told."""
         try:
             step()
-        except ModelError as error:
-            if self._free_inner:
-                return InvalidArgument(f"model {self.name!r} does not run on inputs of these shapes: {error.message}")
-            return self._internal(error)
-        except (LitepoolError, Abandoned) as error:
-            return error
-        except Exception as error:  # noqa: BLE001  It is logged, and the caller is told.
-            return self._internal(error)
+        except Exception as error:  # noqa: BLE001  Its caller is told.
+            return self._as_told(error)
         return None
+
+    def _as_told(self, error: Exception) -> Exception:
+        """An error as the job's caller is told of it; what is a fault of ours is logged."""
+        if isinstance(error, ModelError) and self._free_inner:
+            return InvalidArgument(f"model {self.name!r} does not run on inputs of these shapes: {error.message}")
+        if isinstance(error, (LitepoolError, Abandoned)) and not isinstance(error, ModelError):
+            return error
+        return self._internal(error)
 
     def _runner(self, where: Runner | int) -> Runner:
         if self.stateful:

@@ -5,10 +5,10 @@ one of its observations costs a tenth of a small prediction. With `PROMETHEUS_MU
 imported, as `litepool serve` does for several workers, a scrape of any worker answers for all.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -31,7 +31,10 @@ _BOUNDS = (
     *(10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3),
     *(10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
-_BOUNDS_NS = tuple(round(bound * 1e9) for bound in _BOUNDS)
+_BOUNDS_NS = np.array([round(bound * 1e9) for bound in _BOUNDS])
+
+_AT_ONCE = 256
+"""Requests after which their latencies are sorted into buckets, if the next flush has not come first."""
 
 
 class TallyHistogram(Histogram):
@@ -48,24 +51,25 @@ class TallyHistogram(Histogram):
 class ModelMetrics:
     """What one servable's requests add up to. For the event loop's thread only."""
 
-    __slots__ = ("_codes", "_counts", "_labels", "_metrics", "_records", "_sums")
+    __slots__ = ("_codes", "_counts", "_labels", "_metrics", "_records", "_seen", "_sums")
 
     def __init__(self, metrics: "Metrics", model: str, version: str) -> None:
         self._metrics = metrics
         self._labels = (model, version)
         self._codes: dict[str, int] = {}
         self._records = 0
-        self._counts = [[0] * (len(_BOUNDS) + 1) for _ in PHASES]
-        self._sums = [0] * len(PHASES)
+        self._seen: list[Sequence[int]] = []
+        self._counts = np.zeros((len(PHASES), len(_BOUNDS) + 1), np.int64)
+        self._sums = np.zeros(len(PHASES), np.int64)
 
     def record(self, code: str, records: int, phases_ns: Sequence[int]) -> None:
         """Count a request: its outcome, its records, and nanoseconds of each of `PHASES` (0 for one not entered)."""
         self._codes[code] = self._codes.get(code, 0) + 1
         self._records += records
-        for index, took in enumerate(phases_ns):
-            if took:
-                self._counts[index][bisect_left(_BOUNDS_NS, took)] += 1
-                self._sums[index] += took
+        if phases_ns:
+            self._seen.append(phases_ns)
+            if len(self._seen) == _AT_ONCE:
+                self._count_seen()
         self._metrics.touch(self)
 
     def flush(self) -> None:
@@ -75,12 +79,23 @@ class ModelMetrics:
         self._codes.clear()
         self._metrics.records.labels(*self._labels).inc(self._records)
         self._records = 0
-        for index, phase in enumerate(PHASES):
-            counts = self._counts[index]
-            if any(counts):
-                self._metrics.seconds.labels(*self._labels, phase).merge(counts, self._sums[index] / 1e9)
-                self._counts[index] = [0] * len(counts)
-                self._sums[index] = 0
+        self._count_seen()
+        for phase, counts, total in zip(PHASES, self._counts, self._sums, strict=True):
+            if counts.any():
+                self._metrics.seconds.labels(*self._labels, phase).merge(counts.tolist(), float(total) / 1e9)
+        self._counts[:] = 0
+        self._sums[:] = 0
+
+    def _count_seen(self) -> None:
+        """Sort the latencies seen into their buckets, many at once: NumPy takes as long for a hundred as for one."""
+        if not self._seen:
+            return
+        taken = np.array(self._seen, np.int64)
+        self._seen.clear()
+        self._sums += taken.sum(axis=0)
+        places = np.searchsorted(_BOUNDS_NS, taken)
+        for index in range(len(PHASES)):
+            self._counts[index] += np.bincount(places[taken[:, index] > 0, index], minlength=len(_BOUNDS) + 1)
 
 
 class Metrics:
