@@ -5,7 +5,7 @@
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import click
 from pydantic import ValidationError
@@ -13,9 +13,11 @@ from pydantic.fields import FieldInfo
 
 from app import __version__
 from app.errors import LitepoolError
-from app.settings import PREFIX, Settings, explain
+from app.settings import PREFIX, Settings, explain, unknown_variables
 
 _ARGUMENTS = ("models_dir",)
+_OF_CONVERSION = ("cache_dir", "conversion_timeout", "conversion_memory")
+"""The settings of the commands that work without a server."""
 
 
 class Failure(click.ClickException):
@@ -45,7 +47,9 @@ def _option(name: str, field: FieldInfo) -> Any:
     text = f"{field.description}{default} [{PREFIX}{name.upper()}]"
     if field.annotation is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
-    return click.option(flag, name, default=None, metavar="VALUE", help=text)
+    is_choice = get_origin(field.annotation) is Literal
+    metavar = f"[{'|'.join(get_args(field.annotation))}]" if is_choice else "VALUE"
+    return click.option(flag, name, default=None, metavar=metavar, help=text)
 
 
 def read_settings(given: dict[str, Any]) -> Settings:
@@ -70,6 +74,8 @@ def serve(**given: Any) -> None:
     # Until the server has its own handlers; process 1 of a container would otherwise not hear a signal at all.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
+    for line in unknown_variables():
+        click.echo(f"litepool: {line}", err=True)
     settings = read_settings(given)
     from app.server.listen import listen, url_of
     from app.telemetry import logging
@@ -152,13 +158,20 @@ def warm_cache(models_dir: Path, cache_dir: str | None) -> None:
 @click.argument("model", required=False)
 @click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The running server.")
 @click.option("--connections", default="1,8,32", show_default=True, help="How many at once; several runs by commas.")
-@click.option("--seconds", default=3.0, show_default=True, help="Length of each run.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Length of each run.",
+)
 def bench(model: str | None, url: str, connections: str, seconds: float) -> None:
     """Measure a running server with MODEL's first sample (default: the default model)."""
     from app import bench as load
 
-    counts = [int(count) for count in connections.split(",") if count.strip().isdigit()]
-    if not counts or min(counts) < 1:
+    parts = [part.strip() for part in connections.split(",")]
+    counts = [int(part) for part in parts if part.isdecimal() and int(part)]
+    if len(counts) < len(parts):
         raise WrongSetting(f"--connections={connections}: expected whole numbers of 1 or more, separated by commas")
     path, body = _or_fail(lambda: load.example_request(url.rstrip("/"), model))
     click.echo(f"{'connections':>11}  {'requests/s':>10}  {'p50 us':>8}  {'p99 us':>8}  {'failed':>6}")
@@ -169,8 +182,17 @@ def bench(model: str | None, url: str, connections: str, seconds: float) -> None
 
 
 def _cache_settings(cache_dir: str | None) -> Settings:
-    given: dict[str, Any] = {"models_dir": ".", "cache_dir": cache_dir}
-    return read_settings(given)
+    chosen: dict[str, Any] = {"models_dir": "."} | ({} if cache_dir is None else {"cache_dir": cache_dir})
+    # What only a server needs is not read: its variables may well be wrong here.
+    others = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in Settings.model_fields.items()
+        if name not in _OF_CONVERSION
+    }
+    try:
+        return Settings(**others | chosen)
+    except ValidationError as error:
+        raise WrongSetting(explain(error, chosen)) from None
 
 
 def _tell(stage: str) -> None:

@@ -1,20 +1,26 @@
 """The one road from a request's bytes to the answer's, for every protocol and every edge."""
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import NamedTuple, Protocol
 
-from app.errors import Internal, LitepoolError, UnsupportedFormat
+import orjson
+
+from app.errors import Internal, InvalidArgument, LitepoolError, UnsupportedFormat
 from app.protocols import npy
 from app.protocols.call import Call
 from app.protocols.predict_json import PredictJson
+from app.repository.loader import Loaded
 from app.repository.manager import Manager
 from app.runtime.job import Abandoned, Job
 from app.runtime.servable import Servable
 from app.telemetry.metrics import Metrics, ModelMetrics
 from app.tensors import Array
+
+log = logging.getLogger(__name__)
 
 JSON = "application/json"
 
@@ -96,6 +102,17 @@ def wants(accept: str, media_type: str) -> bool:
         if name == media_type:
             return not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters)
     return False
+
+
+def _drop_bad_samples(loaded: Loaded, bound: Bound) -> None:
+    """Leave out samples that the model does not take, so that the documentation shows only what works."""
+    samples = loaded.opened.samples
+    for index, sample in reversed(list(enumerate(samples))):
+        try:
+            bound.way(JSON, "").decoder.decode(orjson.dumps(sample.request))
+        except InvalidArgument as error:
+            log.warning("%s: samples.json[%d] is left out: %s", loaded.servable.name, index, error.message)
+            del samples[index]
 
 
 class Exchange(Job):
@@ -206,10 +223,12 @@ class DataPlane:
         """Take over what the manager serves now; to be called after each change of it."""
         known = {bound.servable: bound for bound in self._bound.values()}
         bounds: dict[str | None, Bound] = {}
-        for servable in self._manager.serving():
+        for loaded in self._manager.serving():
+            servable = loaded.servable
             bound = known.get(servable)
             if bound is None:
                 bound = Bound(servable, self._metrics.model(servable.name, servable.version))
+                _drop_bad_samples(loaded, bound)
             bounds[servable.name] = bound
         default = self._manager.default_name()
         if default in bounds:

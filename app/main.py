@@ -1,9 +1,16 @@
 """`uvicorn app.main:app`: the application with its settings from the environment."""
 
+import sys
+
+from pydantic import ValidationError
+
 from app.server.app import create_app
-from app.settings import Settings
+from app.settings import Settings, explain
 from app.telemetry import logging
 
-_settings = Settings()
+try:
+    _settings = Settings()
+except ValidationError as error:
+    sys.exit(explain(error, {}))
 logging.configure(_settings.log_level, _settings.log_format, server=False)
 app = create_app(_settings)

@@ -4,6 +4,7 @@ Each field is an option of `litepool serve` and a variable `LITEPOOL_<NAME>`; do
 """
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -79,6 +80,12 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="Seconds after SIGTERM within which requests under way are finished.",
     )
+    load_timeout: float = Field(
+        120.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that one model may take to be opened, compared with TensorFlow and measured.",
+    )
     conversion_timeout: float = Field(
         900.0, gt=0, allow_inf_nan=False, description="Seconds that the conversion of one model may take."
     )
@@ -113,5 +120,23 @@ def explain(error: ValidationError, given: dict[str, Any]) -> str:
         name = str(fault["loc"][0])
         option = "--" + name.replace("_", "-") if name in given and name != "models_dir" else PREFIX + name.upper()
         message = fault["msg"].removeprefix("Value error, ")
-        lines.append(f"{option}={fault['input']}: {message}" if name != "models_dir" else f"{name}: {message}")
+        lines.append(f"{option}={fault['input']}: {message}" if name != "models_dir" else _models_dir(message, given))
     return "\n".join(lines)
+
+
+def _models_dir(message: str, given: dict[str, Any]) -> str:
+    if "models_dir" in given:
+        return f"the argument MODELS_DIR: {message}"
+    variable = f"{PREFIX}MODELS_DIR"
+    return f"{variable if os.environ.get(variable) else 'models_dir'}: {message}"
+
+
+def unknown_variables() -> list[str]:
+    """One line for each variable that looks like a setting of ours and is none, with the nearest that is."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    lines = []
+    for name in sorted(os.environ):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            near = get_close_matches(name.upper(), known, 1, cutoff=0.8)
+            lines.append(f"{name!r} is no setting" + (f": did you mean {near[0]}?" if near else ", and is not read"))
+    return lines

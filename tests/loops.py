@@ -13,9 +13,15 @@ class Loop:
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]]] = SimpleQueue()
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        """What was asked for later: after how many seconds, and what; a test runs it when it likes."""
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         self._calls.put((function, args))
+
+    def later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Stands for `loop.call_later`."""
+        self.timers.append((seconds, function))
 
     def turn(self) -> None:
         """Run what has been handed over so far."""

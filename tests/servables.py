@@ -10,7 +10,7 @@ import numpy as np
 from app.runtime.interpreter import Runner
 from app.runtime.job import Job
 from app.runtime.pool import Pool
-from app.runtime.profile import Profile
+from app.runtime.profile import Profile, example_inputs
 from app.runtime.servable import Lanes, Servable
 from app.tensors import Array
 from tests.loops import Loop
@@ -39,8 +39,12 @@ def make_servable(
     # LiteRT maps the file: a model written over another would change that one too.
     path = folder / f"m{next(_numbers)}.tflite"
     path.write_bytes(model)
-    lanes = Lanes(pool=pool, soon=loop.call, post=loop.call, inline_us=inline_us, queue_size=queue_size)
-    return Servable("m", 1, path, Runner(path), Profile(invoke_us or {1: 10.0}), mixing, lanes)
+    lanes = Lanes(
+        pool=pool, soon=loop.call, later=loop.later, post=loop.call, inline_us=inline_us, queue_size=queue_size
+    )
+    first = Runner(path)
+    example = example_inputs(first.signature(), free=16, rows=1)
+    return Servable("m", 1, path, first, Profile(invoke_us or {1: 10.0}), mixing, example, lanes)
 
 
 class Recorded(Job):

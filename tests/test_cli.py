@@ -114,13 +114,30 @@ def test_an_option_goes_before_its_variable(folder: Path, monkeypatch: pytest.Mo
 @pytest.mark.usefixtures("folder")
 def test_a_folder_that_is_not_there_is_refused_with_what_to_do() -> None:
     assert refusal(run("serve", "no/such"), 2).startswith(
-        "litepool: models_dir: expected a folder of models and found nothing at 'no/such': make it and put a model in"
+        "litepool: the argument MODELS_DIR: expected a folder of models and found nothing at 'no/such': "
     )
 
 
 @pytest.mark.usefixtures("folder")
 def test_without_an_argument_the_folder_is_called_models() -> None:
     assert "found nothing at 'models'" in refusal(run("serve"), 2)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_variable_that_is_no_setting_is_warned_of_when_serving(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITEPOOL_MODEL_DIR", "somewhere")
+
+    warning, refused = refusal(run("serve"), 2).splitlines()
+
+    assert warning == "litepool: 'LITEPOOL_MODEL_DIR' is no setting: did you mean LITEPOOL_MODELS_DIR?"
+    assert "found nothing at 'models'" in refused
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"), [("log-level", "[debug|info|warning|error]"), ("log-format", "[text|json]")]
+)
+def test_help_shows_the_choices_there_are(name: str, choices: str) -> None:
+    assert f"--{name} {choices}" in " ".join(run("serve", "--help").output.split())
 
 
 @pytest.mark.parametrize("arguments", [["serve", "--colour", "blue"], ["serve", ".", "extra"], ["bake"], ["inspect"]])
@@ -185,6 +202,35 @@ def test_a_model_is_described_for_people(folder: Path) -> None:
     assert "input right float32 [-1, 3]" in lines
     assert "output difference float32 [-1, 3]" in lines
     assert "output total float32 [-1, 1]" in lines
+
+
+def test_what_only_a_server_needs_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "m.tflite").write_bytes(tflite.affine())
+    for name in set(Settings.model_fields) - {"cache_dir", "conversion_timeout", "conversion_memory"}:
+        monkeypatch.setenv(PREFIX + name.upper(), "\t/")
+
+    assert run("inspect", "m.tflite").exit_code == 0
+    (folder / "models").mkdir()
+    (folder / "m.tflite").rename(folder / "models" / "m.tflite")
+    assert run("warm-cache", "models").exit_code == 0
+    assert refusal(run("convert", "models/m.tflite"), 1) == "litepool: models/m.tflite is a .tflite file already\n"
+
+
+def test_what_a_conversion_needs_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "m.tflite").write_bytes(tflite.affine())
+    monkeypatch.setenv("LITEPOOL_CONVERSION_TIMEOUT", "0")
+
+    assert refusal(run("inspect", "m.tflite"), 2).startswith("litepool: LITEPOOL_CONVERSION_TIMEOUT=0: ")
+
+
+def test_a_folder_of_models_is_not_inspected_as_the_one_short_form_in_it(folder: Path) -> None:
+    (folder / "models" / "b").mkdir(parents=True)
+    for file in ("a.tflite", "b/model.tflite"):
+        (folder / "models" / file).write_bytes(tflite.affine())
+
+    assert refusal(run("inspect", "models"), 1) == (
+        "litepool: models is a folder of models: name one of those in it, a, b\n"
+    )
 
 
 def test_a_model_is_described_for_machines(folder: Path) -> None:

@@ -2,6 +2,7 @@ import io
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -20,7 +21,9 @@ from app.errors import (
     Unavailable,
     UnsupportedFormat,
 )
+from app.repository.loader import Loaded
 from app.repository.manager import Manager
+from app.repository.samples import Sample
 from app.runtime.pool import Pool
 from app.runtime.servable import Servable
 from app.telemetry.metrics import Metrics
@@ -37,11 +40,13 @@ class Shelf:
 
     def __init__(self) -> None:
         self.servables: list[Servable] = []
+        self.samples: list[Sample] = []
         self.default: str | None = "m"
         self.refusals: dict[str | None, LitepoolError] = {}
 
-    def serving(self) -> list[Servable]:
-        return self.servables
+    def serving(self) -> list[Loaded]:
+        opened = SimpleNamespace(samples=self.samples)
+        return [cast("Loaded", SimpleNamespace(servable=servable, opened=opened)) for servable in self.servables]
 
     def default_name(self) -> str | None:
         return self.default
@@ -331,3 +336,15 @@ def test_requests_are_counted_by_outcome_and_records_by_those_that_succeed(house
         ("", "NOT_FOUND"): 1,
     }
     assert house.records() == 4
+
+
+def test_a_sample_that_the_model_does_not_take_is_left_out_and_named(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    house.shelf.samples = [Sample(request={"instance": record}) for record in ([1, 2], [1, 2, 3, 4], ["a"] * 4)]
+
+    house.serve(tflite.affine())
+
+    assert [sample.request["instance"] for sample in house.shelf.samples] == [[1, 2, 3, 4]]
+    assert "m: samples.json[0] is left out: instance: expected a list of 4 " in caplog.text
+    assert "m: samples.json[2] is left out: instance[0]: expected one float32 number" in caplog.text

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from app import settings as settings_module
-from app.settings import PREFIX, Settings, available_cpus, explain
+from app.settings import PREFIX, Settings, available_cpus, explain, unknown_variables
 
 WRONG = [
     ("host", "", "at least 1 character"),
@@ -32,6 +32,7 @@ WRONG = [
     ("keep_alive", "-1", "greater than or equal to 0"),
     ("drain_seconds", "-0.5", "greater than or equal to 0"),
     ("conversion_timeout", "0", "greater than 0"),
+    ("load_timeout", "-1", "greater than 0"),
     ("conversion_memory", "1000", "greater than or equal to 1073741824"),
     ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
     ("log_format", "xml", "'text' or 'json'"),
@@ -51,6 +52,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "keep_alive": ("1", 1.0),
     "drain_seconds": ("0", 0.0),
     "conversion_timeout": ("10", 10.0),
+    "load_timeout": ("20", 20.0),
     "conversion_memory": (str(2**30), 2**30),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
@@ -150,17 +152,37 @@ def test_variables_that_are_no_settings_are_left_alone(monkeypatch: pytest.Monke
     assert Settings().port == 8000
 
 
+def test_variables_that_are_no_settings_are_listed_with_the_nearest_that_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LITEPOOL_PROT", "LITEPOOL_COLOUR", "LITEPOOL_PORT", "litepool_host", "PROT"):
+        monkeypatch.setenv(name, "1")
+
+    assert unknown_variables() == [
+        "'LITEPOOL_COLOUR' is no setting, and is not read",
+        "'LITEPOOL_PROT' is no setting: did you mean LITEPOOL_PORT?",
+    ]
+
+
 def test_a_folder_of_models_that_is_not_there_is_refused_with_what_to_do() -> None:
     message = explained(models_dir="no/such")
 
-    assert message.startswith("models_dir: expected a folder of models and found nothing at 'no/such': ")
+    assert message.startswith("the argument MODELS_DIR: expected a folder of models and found nothing at 'no/such': ")
     assert "make it and put a model in it, for example no/such/my_model.keras" in message
 
 
 def test_a_folder_of_models_that_is_a_file_is_refused_as_one(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    assert explained(models_dir="file").startswith("models_dir: expected a folder of models and found a file at 'file'")
+    assert explained(models_dir="file").startswith(
+        "the argument MODELS_DIR: expected a folder of models and found a file at 'file'"
+    )
+
+
+def test_a_folder_of_models_that_the_environment_names_is_refused_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LITEPOOL_MODELS_DIR", "no/such")
+
+    assert explained().startswith("LITEPOOL_MODELS_DIR: expected a folder of models and found nothing at 'no/such'")
 
 
 def test_the_default_folder_of_models_must_be_there_too(tmp_path: Path) -> None:

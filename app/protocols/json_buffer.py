@@ -17,7 +17,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SMALL = 2048
 """Below this size of a body, nested lists are read faster by orjson and NumPy."""
 
-_KEPT = 1 << 20
+_KEPT = 3 << 16
 """A parser keeps buffers of several times the largest body that it has seen; larger bodies get one of their own."""
 
 _DOT = 8192

@@ -13,7 +13,7 @@ import orjson
 
 from app.tensors import Array
 
-LARGE = 1 << 19
+LARGE = 1 << 18
 """Bodies of this many bytes, and more, are read in pieces."""
 
 _PIECE = 1 << 17

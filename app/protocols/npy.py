@@ -90,16 +90,20 @@ def read(body: bytes) -> Array:
     stream = io.BytesIO(body)
     try:
         version = npy_format.read_magic(stream)
-        if version not in _HEADER_READERS:
-            raise InvalidArgument(
-                f"the body: .npy version {version[0]}.{version[1]} is not known here, 1.0 and 2.0 are"
-            )
+    except ValueError:
+        raise InvalidArgument(
+            f"the body is not an .npy file: expected it to begin with {npy_format.MAGIC_PREFIX!r} and a version, "
+            f"found {body[:8]!r}"
+        ) from None
+    if version not in _HEADER_READERS:
+        raise InvalidArgument(f"the body: .npy version {version[0]}.{version[1]} is not known here, 1.0 and 2.0 are")
+    try:
         shape, fortran, dtype = _HEADER_READERS[version](stream)
-    except InvalidArgument:
-        raise
-    except Exception as error:  # noqa: BLE001  A header made to harm has NumPy raise nearly anything.
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise InvalidArgument(f"the body is not an .npy file: {reason}") from None
+    except Exception:  # noqa: BLE001  A header made to harm has NumPy raise nearly anything.
+        raise InvalidArgument(
+            "the body is not an .npy file: its header is cut short or malformed; expected a dictionary of descr, "
+            "fortran_order and shape, as numpy.save writes it"
+        ) from None
     if dtype.hasobject or dtype.kind not in "biuf":
         raise InvalidArgument(f"the body: expected an array of numbers, found dtype {str(dtype)[:40]!r}")
     start = stream.tell()
@@ -111,11 +115,15 @@ def _view(body: bytes, start: int, shape: Shape, dtype: np.dtype[np.generic], fo
     if len(shape) > _MOST_DIMENSIONS:
         raise InvalidArgument(f"the body: expected at most {_MOST_DIMENSIONS} dimensions, found {len(shape)}")
     for axis, size in enumerate(shape):
-        if not 0 < size <= len(body):
-            # A size of thousands of digits has no decimal text.
-            found = "less" if size < 0 else "0" if size == 0 else "more"
+        # A size of thousands of digits has no decimal text.
+        if size <= 0:
+            found = "a negative number" if size else "0"
             raise InvalidArgument(
-                f"the body: expected 1 to {len(body)} in dimension {axis} of the header's shape, found {found}"
+                f"the body: expected 1 or more in dimension {axis} of the header's shape, found {found}"
+            )
+        if size > len(body):
+            raise InvalidArgument(
+                f"the body: dimension {axis} of the header's shape is larger than the {len(body)} bytes sent can hold"
             )
         count *= size
     expected = count * dtype.itemsize

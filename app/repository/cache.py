@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 _MADE = ("model.tflite", "parity.npz")
 _FILES = (*_MADE, "report.json")
 
+_MOST_FILES = 100_000
+"""No SavedModel has so many; a folder with a link to the root of the disk does."""
+
 _LOCK_SECONDS = 0.5
 """How often one who waits for another process' entry hears of it."""
 
@@ -87,8 +90,8 @@ class Cache:
                 return self.find(key, version) or self._make(place / version, make)
         except OSError as error:
             raise ModelError(
-                f"the cache {self._folder.parent} cannot be written ({error.strerror or error}): set cache_dir to "
-                "another folder"
+                f"the cache {self._folder.parent} cannot be written ({error.strerror or error}): set "
+                "--cache-dir or LITEPOOL_CACHE_DIR to another folder"
             ) from error
 
     def _make(self, folder: Path, make: Callable[[Path], dict[str, Any]]) -> Entry:
@@ -111,7 +114,12 @@ class Cache:
 
 
 def content_key(path: Path, *more: str) -> str:
-    """A digest of a file or folder, names and bytes, and of what else shapes the result."""
+    """A digest of a file or folder, names and bytes, and of what else shapes the result.
+
+    Raises:
+        ModelError: the folder holds more files than a model has.
+        OSError: a file cannot be read.
+    """
     digest = hashlib.sha256()
     for part in more:
         digest.update(part.encode() + b"\0")
@@ -123,8 +131,20 @@ def content_key(path: Path, *more: str) -> str:
 
 
 def _files_under(folder: Path) -> Iterator[Path]:
-    """All files of a folder; those in linked folders too, which TensorFlow follows."""
-    for place, _, names in os.walk(folder, followlinks=True):
+    """All files of a folder; those in linked folders too, which TensorFlow follows, but each folder's only once."""
+    visited: set[tuple[int, int]] = set()
+    count = 0
+    for place, folders, names in os.walk(folder, followlinks=True):
+        status = Path(place).stat()
+        if (status.st_dev, status.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        # The first way to a folder is the one that names its files: it has to be the same each time.
+        folders.sort()
+        count += len(names)
+        if count > _MOST_FILES:
+            raise ModelError(f"{folder.name} holds more than {_MOST_FILES:,} files, links followed: no model does")
         yield from (file for name in names if (file := Path(place, name)).is_file())
 
 

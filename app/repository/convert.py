@@ -29,6 +29,7 @@ REVISION = "1"
 _CHILD = Path(__file__).with_name("conversion_child")
 _DISTRIBUTIONS = ("tensorflow-cpu", "tensorflow", "tensorflow-macos")
 
+_MORE_TIME = "give it more by --conversion-timeout or LITEPOOL_CONVERSION_TIMEOUT"
 _LONGEST_MESSAGE = 1 << 20
 _LAST_WORDS = 20_000
 
@@ -63,7 +64,7 @@ class Converter:
 
     def __init__(self, cache: Cache, timeout: float, memory: int) -> None:
         self._cache = cache
-        self._timeout = timeout
+        self.timeout = timeout
         self._memory = memory
         self._closed = False
         self._children: set[subprocess.Popen[str]] = set()
@@ -159,15 +160,15 @@ class Converter:
         }
         start = time.monotonic()
         with tempfile.TemporaryFile() as noise, self._child(folder, noise) as child:
-            expired = threading.Timer(self._timeout, _end, [child])
+            expired = threading.Timer(self.timeout, _end, [child])
             expired.daemon = True
             expired.start()
             try:
                 outcome = _follow(child, request, progress)
             finally:
                 expired.cancel()
-            if time.monotonic() - start >= self._timeout and not outcome:
-                raise ModelError(f"the conversion took longer than the {self._timeout:g} s it may")
+            if time.monotonic() - start >= self.timeout and not outcome:
+                raise ModelError(f"the conversion took longer than the {self.timeout:g} s it may: {_MORE_TIME}")
             return self._judge(child, outcome, noise)
 
     @contextmanager

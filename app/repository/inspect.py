@@ -1,5 +1,6 @@
 """What the commands do with a model outside a server."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,25 @@ def convert_by_hand(path: Path, output: Path | None, quantization: str | None, s
     opened = open_model(source, make_converter(settings), tell, quantization)
     target = output or Path(f"{source.name}.tflite")
     try:
-        target.write_bytes(opened.model if isinstance(opened.model, bytes) else opened.model.read_bytes())
+        _write(target, opened.model if isinstance(opened.model, bytes) else opened.model.read_bytes())
     except OSError as error:
         raise ModelError(f"{target} cannot be written: {error.strerror}") from error
     return target
+
+
+def _write(target: Path, content: bytes) -> None:
+    """Write a file whole or not at all, where a server may be reading the one that it replaces."""
+    # Through a link, and not in its place; and a pipe or device is written to.
+    place = target.resolve()
+    if place.exists() and not place.is_file():
+        place.write_bytes(content)
+        return
+    beside = place.with_name(f".{place.name[:200]}.{os.getpid()}")
+    try:
+        beside.write_bytes(content)
+        beside.replace(place)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def fill_cache(models_dir: Path, settings: Settings, tell: Tell) -> dict[str, str]:

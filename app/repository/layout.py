@@ -12,7 +12,8 @@ from pathlib import Path
 
 from app.errors import ModelError
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_LONGEST_NAME = 128
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{_LONGEST_NAME - 1}}}")
 _VERSION = re.compile(r"[0-9]{1,18}")
 
 
@@ -43,7 +44,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Misplaced:
-    """Something in the models folder that was meant as a model and is none, and why."""
+    """Something in the models folder that was meant as a model and is none, and why. All of it is printable."""
 
     name: str
     version: int
@@ -94,33 +95,35 @@ def _entry(entry: Path) -> Source | Misplaced | None:
             return Misplaced(name, 1, f"{entry.name} is no file, nor a link to one")
         return Source(name, 1, kind, entry, None)
     except OSError as error:
-        return Misplaced(_printable(name)[:128], 1, f"{entry.name} cannot be read: {error.strerror}")
+        reason = f"{_printable(entry.name)} cannot be read: {error.strerror}"
+        return Misplaced(_printable(name)[:_LONGEST_NAME], 1, reason)
 
 
 def _bad_name(name: str) -> Misplaced:
-    reason = f"{name!r} is no model name: expected letters, digits, '.', '_' and '-', of these at most 128"
-    return Misplaced(_printable(name)[:128], 1, reason)
+    reason = f"{name!r} is no model name: expected letters, digits, '.', '_' and '-', of these at most {_LONGEST_NAME}"
+    return Misplaced(_printable(name)[:_LONGEST_NAME], 1, reason)
 
 
 def _printable(name: str) -> str:
-    """A file's name without the bytes that are no UTF-8, which no JSON could hold."""
-    return name.encode(errors="replace").decode()
+    """A file's name, escaped where it holds what a terminal obeys or, being no UTF-8, no JSON could hold."""
+    return name if name.isprintable() else repr(name)[1:-1]
 
 
 def _folder(folder: Path) -> Source | Misplaced:
+    name = _printable(folder.name)
     versions: dict[int, Path] = {}
     for entry in sorted(folder.iterdir()):
         if not (entry.is_dir() and _VERSION.fullmatch(entry.name) and int(entry.name)):
             continue
         version = int(entry.name)
         if version in versions:
-            reason = f"{versions[version].name}/ and {entry.name}/ in {folder.name}/ are the same version: keep one"
-            return Misplaced(folder.name, version, reason)
+            reason = f"{versions[version].name}/ and {entry.name}/ in {name}/ are the same version: keep one"
+            return Misplaced(name, version, reason)
         versions[version] = entry
     if not versions:
-        return _one_model(folder.name, 1, folder, folder)
+        return _one_model(name, 1, folder, folder)
     newest = max(versions)
-    return _one_model(folder.name, newest, versions[newest], folder)
+    return _one_model(name, newest, versions[newest], folder)
 
 
 def _one_model(name: str, version: int, place: Path, folder: Path) -> Source | Misplaced:
@@ -133,13 +136,13 @@ def _one_model(name: str, version: int, place: Path, folder: Path) -> Source | M
         elif entry.is_file() and entry.suffix.lower() in SUFFIXES:
             models.append((SUFFIXES[entry.suffix.lower()], entry))
     names = ["saved_model.pb" if path == place else path.name for _, path in models]
-    shown = f"{folder.name}/{place.name}" if place != folder else folder.name
+    shown = f"{name}/{place.name}" if place != folder else name
     if len(models) != 1:
         found = f"{len(models)} ({', '.join(map(_printable, names))})" if models else "none"
         reason = f"expected one model in {shown}/ (.keras, .h5, .tflite or a SavedModel), found {found}"
         return Misplaced(name, version, reason)
     if _printable(names[0]) != names[0]:
-        return Misplaced(name, version, f"the name of {names[0]!r} in {shown}/ is not UTF-8: give it another")
+        return Misplaced(name, version, f"the name of {names[0]!r} in {shown}/ is not printable: give it another")
     return Source(name, version, models[0][0], models[0][1], folder)
 
 
@@ -156,6 +159,8 @@ def source_of(path: Path) -> Source:
     try:
         if path.is_dir():
             found = _folder(path.resolve())
+            if names := _models_in(path.resolve(), found):
+                raise ModelError(f"{path} is a folder of models: name one of those in it, {', '.join(names)}")
             if isinstance(found, Misplaced):
                 raise ModelError(found.reason)
             return found
@@ -167,4 +172,13 @@ def source_of(path: Path) -> Source:
     if kind is None or not path.is_file():
         raise ModelError(f"{path} is no model: expected .keras, .h5, .tflite or a SavedModel folder")
     folder = path.parent if (path.parent / "model.toml").is_file() else None
-    return Source(path.stem, 1, kind, path, folder)
+    return Source(_printable(path.stem), 1, kind, path, folder)
+
+
+def _models_in(folder: Path, found: Source | Misplaced) -> list[str]:
+    """The names of the models, if it is a folder of models: has folders with a model, that are not `found` itself."""
+    if (folder / "model.toml").is_file() or (isinstance(found, Source) and found.path == folder):
+        return []
+    models = [item for item in scan(folder) if isinstance(item, Source) and not _VERSION.fullmatch(item.name)]
+    own = found.path if isinstance(found, Source) else None
+    return [item.name for item in models] if any(item.folder and item.path != own for item in models) else []

@@ -94,6 +94,7 @@ def _measured(
     source: Source, config: ModelConfig, model: Model, samples: list[Sample], runner: Runner, records: list[Array]
 ) -> Opened:
     signature = runner.signature()
+    config.check_labels(signature)
     example = [array[:1] for array in records]
     return Opened(
         source=source,
@@ -120,7 +121,7 @@ def load(source: Source, converter: Converter, lanes: Lanes, progress: Callable[
     profile, mixing = opened.profile, opened.mixing
     first = Runner(opened.model)
     batching.run(first, opened.signature.batching, opened.example, 1)
-    servable = Servable(source.name, source.version, opened.model, first, profile, mixing, lanes)
+    servable = Servable(source.name, source.version, opened.model, first, profile, mixing, opened.example, lanes)
     log.info("%s %d: ready in %.1f s; %s", source.name, source.version, monotonic() - start, summary(opened))
     return Loaded(servable, opened)
 

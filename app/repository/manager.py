@@ -2,11 +2,10 @@
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from types import MappingProxyType
 
 from app.errors import LitepoolError, ModelError, NotFound, Unavailable
@@ -58,9 +57,17 @@ class Manager:
 
     Args:
         default_model: the model of `/predict`; None for the only one, or the one named `default`.
+        load_seconds: how long one model may take to be opened, compared and measured, conversion not counted.
     """
 
-    def __init__(self, models_dir: Path, converter: Converter, lanes: Lanes, default_model: str | None) -> None:
+    def __init__(
+        self,
+        models_dir: Path,
+        converter: Converter,
+        lanes: Lanes,
+        default_model: str | None,
+        load_seconds: float = 120.0,
+    ) -> None:
         self._models_dir = models_dir
         self._converter = converter
         self._lanes = lanes
@@ -70,8 +77,10 @@ class Manager:
         self.draining = False
         self._closed = False
         self._reason = ""
+        self._load_seconds = load_seconds
+        self._given_up: set[str] = set()
         # One thread: conversions side by side would only take each other's CPUs, and spoil each other's timings.
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._loader = Thread(target=self._load_all, name="loader", daemon=True)
         self.changed: Callable[[], None] = lambda: None
         """Called on the loop after each change of an entry."""
         self.settled = Event()
@@ -102,13 +111,17 @@ class Manager:
         self._entries = MappingProxyType(entries)
         self._scanned = True
         self._settle()
-        self._executor.submit(self._load_all, [entry.source for entry in entries.values() if entry.source is not None])
+        if self._default is not None and self._default not in entries:
+            log.warning("%s", self._no_such_model(None).message)
+        self._loader.start()
 
-    def close(self) -> None:
-        """End conversions and loads under way."""
+    def close(self, seconds: float = 10.0) -> bool:
+        """End conversions and loads under way; False when that takes longer than `seconds`, and they go on."""
         self._closed = True
         self._converter.close()
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._loader.is_alive():
+            self._loader.join(seconds)
+        return not self._loader.is_alive()
 
     def drain(self) -> None:
         """Say from now on that the server is going away."""
@@ -131,9 +144,9 @@ class Manager:
             raise Unavailable(f"model {entry.name!r} is still loading: {entry.reason}", retry_after=2)
         return entry.loaded.servable
 
-    def serving(self) -> list[Servable]:
-        """The servables of all models that are available."""
-        return [entry.loaded.servable for entry in self._entries.values() if entry.loaded is not None]
+    def serving(self) -> list[Loaded]:
+        """All models that are available."""
+        return [entry.loaded for entry in self._entries.values() if entry.loaded is not None]
 
     def entries(self) -> list[Entry]:
         """All versions known."""
@@ -167,7 +180,10 @@ class Manager:
         serving = [entry.state is State.AVAILABLE for entry in self.entries()]
         if not any(serving):
             return Status.FAILED, self.why_nothing()
-        return (Status.OK, "") if all(serving) else (Status.DEGRADED, "")
+        reason = ""
+        if self._default is not None and self._default not in self._entries:
+            reason = self._no_such_model(None).message
+        return (Status.OK if all(serving) else Status.DEGRADED), reason
 
     def why_nothing(self) -> str:
         """The reason when nothing at all is served."""
@@ -192,28 +208,37 @@ class Manager:
             return NotFound(f"the default model {self._default!r} is not among the models, which are {names}")
         return NotFound(f"/predict has no default model among {names}: name one in the path, or set default_model")
 
-    # On the loader thread.
+    # On the loader thread, and the threads that it starts.
 
-    def _load_all(self, sources: list[Source]) -> None:
+    def _load_all(self) -> None:
         """Load what is converted already, then convert the rest."""
         later = []
-        for source in sources:
+        for source in [entry.source for entry in self.entries() if entry.source is not None]:
             if self._converter.has(source):
-                self._load(source)
+                self._load_within(source, self._load_seconds)
             else:
                 later.append(source)
         for source in later:
-            self._load(source)
+            self._load_within(source, self._converter.timeout + self._load_seconds)
+
+    def _load_within(self, source: Source, seconds: float) -> None:
+        """Load a model, but go on to the next when it takes too long: some never end their first invoke."""
+        if self._closed:
+            return
+        thread = Thread(target=self._load, args=(source,), name=f"load-{source.name}", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if thread.is_alive():
+            self._given_up.add(source.name)
+            self._fail(source, f"loading it takes longer than the {seconds:g} s it may")
 
     def _load(self, source: Source) -> None:
         def progress(stage: str) -> None:
             log.info("%s %d: %s", source.name, source.version, stage)
-            self._lanes.post(self._update, source.name, State.LOADING, stage, None)
+            self._tell(source.name, State.LOADING, stage, None)
 
-        if self._closed:
-            return
         try:
-            self._lanes.post(self._update, source.name, State.LOADING, "loading", None)
+            self._tell(source.name, State.LOADING, "loading", None)
             loaded = load(source, self._converter, self._lanes, progress)
         except LitepoolError as error:
             self._fail(source, error.message)
@@ -221,15 +246,23 @@ class Manager:
             log.exception("%s %d: loading it failed in a way that nobody foresaw", source.name, source.version)
             self._fail(source, f"{type(error).__name__}: {error}")
         else:
-            self._lanes.post(self._update, source.name, State.AVAILABLE, "", loaded)
+            self._tell(source.name, State.AVAILABLE, "", loaded)
 
     def _fail(self, source: Source, reason: str) -> None:
-        log.error("%s %d: not served: %s", source.name, source.version, reason)
-        self._lanes.post(self._update, source.name, State.FAILED, reason, None)
+        if not self._closed:
+            log.error("%s %d: not served: %s", source.name, source.version, reason)
+        self._tell(source.name, State.FAILED, reason, None)
+
+    def _tell(self, name: str, state: State, reason: str, loaded: Loaded | None) -> None:
+        # The loop of a server that has been closed may be gone.
+        if not self._closed:
+            self._lanes.post(self._update, name, state, reason, loaded)
 
     # On the loop.
 
     def _update(self, name: str, state: State, reason: str, loaded: Loaded | None) -> None:
+        if name in self._given_up and state is not State.FAILED:
+            return
         entries = dict(self._entries)
         entries[name] = replace(entries[name], state=state, reason=reason, loaded=loaded)
         self._entries = MappingProxyType(entries)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import ModelError
+from app.tensors import FREE, Signature, show_shape
 
 Quantization = Literal["none", "float16", "dynamic"]
 
@@ -38,6 +39,34 @@ class ModelConfig(BaseModel):
     @property
     def allowed_difference(self) -> float:
         return self.tolerance or DEFAULT_TOLERANCE[self.quantization]
+
+    def check_labels(self, signature: Signature) -> None:
+        """Refuse class labels that are not those of the model's outputs.
+
+        Raises:
+            ModelError: naming the output, what was found and what was expected.
+        """
+        if not self.class_labels:
+            return
+        outputs = {spec.name: spec for spec in signature.outputs}
+        names = ", ".join(map(repr, outputs))
+        labels = self.class_labels
+        if isinstance(labels, list):
+            if len(outputs) > 1:
+                raise ModelError(
+                    f"model.toml: class_labels is a list, and the model has the outputs {names}: "
+                    "expected {output: [names]}"
+                )
+            labels = dict.fromkeys(outputs, labels)
+        for name, classes in labels.items():
+            if name not in outputs:
+                raise ModelError(f"model.toml: class_labels names the output {name!r}, and the model has {names}")
+            scores = signature.record_shape(outputs[name])[-1:]
+            if scores and scores[0] not in (FREE, len(classes)):
+                raise ModelError(
+                    f"model.toml: class_labels has {len(classes)} names for output {name!r}, whose shape is "
+                    f"{show_shape(signature.tensor_shape(outputs[name]))}: expected {scores[0]}"
+                )
 
 
 def read_config(folder: Path | None) -> ModelConfig:

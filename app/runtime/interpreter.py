@@ -17,6 +17,9 @@ DEFAULT_SIGNATURE = "serving_default"
 
 _VARIABLE_OPS = frozenset({"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"})
 
+_CONTROL_OPS = frozenset({"WHILE", "IF", "CALL", "CALL_ONCE", "STABLEHLO_WHILE"})
+"""Operations after which what an invoke costs depends on the values that it is given."""
+
 
 Model = Path | bytes
 
@@ -61,6 +64,10 @@ class Runner:
     def stateful(self) -> bool:
         """Whether the graph keeps variables between invokes."""
         return any(op["op_name"] in _VARIABLE_OPS for op in self._interpreter._get_ops_details())
+
+    def unpredictable(self) -> bool:
+        """Whether the cost of an invoke may depend on the values it is given, so that a measurement says little."""
+        return any(op["op_name"] in _CONTROL_OPS for op in self._interpreter._get_ops_details())
 
     def invoke(self, inputs: Sequence[Array]) -> list[Array]:
         """Run the model once. The GIL is released meanwhile.
@@ -123,5 +130,14 @@ def _spec(name: str, detail: dict[str, Any]) -> TensorSpec:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception of the interpreter without its line breaks and source positions, at most 300 characters."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    """An exception of the interpreter without its line breaks, at most 300 characters.
+
+    LiteRT keeps the text of earlier failures: what is there several times over is told once.
+    """
+    text = " ".join(str(error).split())
+    for times in range(2, 9):
+        size, rest = divmod(len(text), times)
+        if not rest and text == text[:size] * times:
+            text = text[:size]
+            break
+    return text[:300] or type(error).__name__

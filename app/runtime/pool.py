@@ -4,6 +4,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +51,15 @@ class Pool:
                 self._ready.append(queue)
             self._condition.notify()
 
-    def close(self) -> None:
-        """Run what waits, then end the threads."""
+    def close(self, seconds: float = 10.0) -> bool:
+        """Run what waits, and end the threads; False when that takes longer than `seconds`, and they go on."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()
+        deadline = monotonic() + seconds
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, deadline - monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self, index: int) -> None:
         while (task := self._take()) is not None:

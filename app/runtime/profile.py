@@ -19,6 +19,9 @@ _BUDGET_NS = 40_000_000
 _PAYS = 0.8
 """Share of the cost of single invokes below which one invoke of several is worth their waiting for each other."""
 
+_ABOUT = 1.05
+_LEAST_ROWS = 32
+
 _WORTH_A_THREAD_US = 250.0
 """Work that is worth another thread; waking one costs a fifth of it."""
 
@@ -49,6 +52,14 @@ class Profile:
         """The most records for which one invoke is clearly cheaper than one each; 1 when sharing never pays."""
         alone = self.invoke_us[1]
         return max(rows for rows, cost in self.invoke_us.items() if rows == 1 or cost < _PAYS * rows * alone)
+
+    def enough_rows(self) -> int:
+        """The fewest records in one invoke at which a record costs about as little as it ever does.
+
+        Larger batches only make the interpreter's buffers larger.
+        """
+        best = min(cost / rows for rows, cost in self.invoke_us.items())
+        return max(_LEAST_ROWS, min(rows for rows, cost in self.invoke_us.items() if cost / rows <= _ABOUT * best))
 
     def parts(self, rows: int, threads: int) -> int:
         """In how many parts a batch is best run by `threads` threads: 1 when it is too cheap to be split."""

@@ -2,9 +2,10 @@
 
 import logging
 import secrets
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter_ns
@@ -29,12 +30,14 @@ class Lanes:
 
     Args:
         soon: `loop.call_soon`, to run what this turn of the loop has gathered.
+        later: `loop.call_later`, to answer what has waited too long.
         post: `loop.call_soon_threadsafe`, by which a pool thread hands a result to the loop.
         inline_us: an invoke expected to be cheaper than this runs on the loop.
     """
 
     pool: Pool
     soon: Callable[..., object]
+    later: Callable[[float, Callable[[], None]], object]
     post: Callable[..., object]
     inline_us: float
     queue_size: int
@@ -49,10 +52,19 @@ class Servable:
 
     Args:
         mixing: why requests may not share an invoke; None when they may.
+        example: one record of each input, `[1, *record]`, that the model runs on.
     """
 
     def __init__(
-        self, name: str, version: int, model: Model, first: Runner, profile: Profile, mixing: str | None, lanes: Lanes
+        self,
+        name: str,
+        version: int,
+        model: Model,
+        first: Runner,
+        profile: Profile,
+        mixing: str | None,
+        example: list[Array],
+        lanes: Lanes,
     ) -> None:
         self.name = name
         self.version = version
@@ -60,9 +72,14 @@ class Servable:
         self.signature: Signature = first.signature()
         self.stateful = first.stateful()
         self.profile = profile
-        self.inline_rows = 0 if self.stateful else profile.inline_rows(lanes.inline_us)
+        pooled = self.stateful or first.unpredictable()
+        self.inline_rows = 0 if pooled else profile.inline_rows(lanes.inline_us)
+        # Rows that mix must stay together; those that do not are run so many at a time.
+        self.most_rows = profile.enough_rows() if mixing is None and not self.stateful else sys.maxsize
         self.merge_rows = 1 if mixing is not None or self.stateful else profile.merge_rows()
+        self._example = example
         self._lanes = lanes
+        self._watching = False
         self._turn: list[Job] = []
         self._waiting: deque[Job] = deque()
         self._lock = threading.Lock()
@@ -97,7 +114,28 @@ class Servable:
             )
         job.queued_at = perf_counter_ns()
         self._waiting.append(job)
+        if not self._watching:
+            self._watch(job)
         self._lanes.pool.submit(self._queue, self._run_waiting)
+
+    def _watch(self, oldest: Job) -> None:
+        """Look again when the job that has waited longest has waited too long. All may wait equally long."""
+        self._watching = True
+        self._lanes.later(max(0.0, (oldest.deadline - perf_counter_ns()) / 1e9), self._expire)
+
+    def _expire(self) -> None:
+        """Answer the jobs that have waited too long, also behind an invoke that never ends."""
+        now = perf_counter_ns()
+        expired: list[Job] = []
+        with self._lock:
+            while self._waiting and self._waiting[0].deadline <= now:
+                expired.append(self._waiting.popleft())
+            oldest = self._waiting[0] if self._waiting else None
+        self._watching = False
+        if oldest is not None:
+            self._watch(oldest)
+        for job in expired:
+            _at_once(job.finish, self._guarded(job.check_wanted))
 
     def _run_turn(self) -> None:
         """Run what one turn of the loop has brought, in as few invokes as its rows and shapes allow."""
@@ -208,13 +246,35 @@ class Servable:
         outputs, job.invoke_ns = self._invoke(job.inputs, job.rows, where)
         job.accept(outputs)
 
-    def _invoke(
-        self, inputs: "list[Array] | tuple[Array, ...]", rows: int, where: Runner | int
-    ) -> tuple[list[Array], int]:
+    def _invoke(self, inputs: Sequence[Array], rows: int, where: Runner | int) -> tuple[list[Array], int]:
         runner = self._runner(where)
         start = perf_counter_ns()
-        outputs = batching.run(runner, self.signature.batching, inputs, rows)
+        try:
+            if rows <= self.most_rows:
+                outputs = batching.run(runner, self.signature.batching, inputs, rows)
+            else:
+                outputs = self._run_in_helpings(runner, inputs, rows)
+        except ModelError as error:
+            if self._runs(runner):
+                message = f"model {self.name!r} does not run on these shapes and values: {error.message}"
+                raise InvalidArgument(message) from error
+            raise
         return outputs, perf_counter_ns() - start
+
+    def _run_in_helpings(self, runner: Runner, inputs: Sequence[Array], rows: int) -> list[Array]:
+        helpings = []
+        for start in range(0, rows, self.most_rows):
+            part = [array[start : start + self.most_rows] for array in inputs]
+            helpings.append(batching.run(runner, self.signature.batching, part, len(part[0])))
+        return [np.concatenate(column) for column in zip(*helpings, strict=True)]
+
+    def _runs(self, runner: Runner) -> bool:
+        """Whether a runner that has failed runs on the example: then the inputs were at fault, not the model."""
+        try:
+            batching.run(runner, self.signature.batching, self._example, 1)
+        except LitepoolError:
+            return False
+        return True
 
     def _guarded(self, step: Callable[[], None]) -> Exception | None:
         """Take a step for one job; what went wrong, if anything, as its caller is told."""
@@ -226,8 +286,6 @@ class Servable:
 
     def _as_told(self, error: Exception) -> Exception:
         """An error as the job's caller is told of it; what is a fault of ours is logged."""
-        if isinstance(error, ModelError) and self._free_inner:
-            return InvalidArgument(f"model {self.name!r} does not run on inputs of these shapes: {error.message}")
         if isinstance(error, (LitepoolError, Abandoned)) and not isinstance(error, ModelError):
             return error
         return self._internal(error)

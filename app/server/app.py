@@ -23,6 +23,9 @@ from app.server.predict import Predict
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 
+_CLOSE_SECONDS = 0.5
+"""How long the threads may take to end when all requests are answered or cut off."""
+
 
 class Services:
     """What one worker consists of, made on its event loop."""
@@ -30,16 +33,25 @@ class Services:
     def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
         self.metrics = Metrics(loop.call_later)
         self._pool = Pool(settings.pool_threads)
-        lanes = Lanes(self._pool, loop.call_soon, loop.call_soon_threadsafe, settings.inline_us, settings.queue_size)
+        lanes = Lanes(
+            self._pool,
+            loop.call_soon,
+            loop.call_later,
+            loop.call_soon_threadsafe,
+            settings.inline_us,
+            settings.queue_size,
+        )
         converter = Converter(Cache(settings.cache_dir), settings.conversion_timeout, settings.conversion_memory)
-        self.manager = Manager(settings.models_dir, converter, lanes, settings.default_model)
+        self.manager = Manager(settings.models_dir, converter, lanes, settings.default_model, settings.load_timeout)
         self.dataplane = DataPlane(self.manager, self.metrics, settings.request_timeout)
+        self.lingering = False
+        """Whether, after `close`, a thread is still in an invoke that does not end."""
 
     def close(self) -> None:
-        """End the threads; waits for what they run."""
-        self.manager.close()
-        self._pool.close()
+        """End the threads; what they run is waited for, but not long."""
         self.metrics.flush()
+        loaded = self.manager.close(_CLOSE_SECONDS)
+        self.lingering = not (self._pool.close(_CLOSE_SECONDS) and loaded)
 
 
 def _nothing(_: Services) -> None:
@@ -87,6 +99,7 @@ def create_app(
             await asyncio.to_thread(services.close)
 
     app = FastAPIOffline(
+        redirect_slashes=False,
         title="Litepool",
         version=__version__,
         description="Keras and TFLite models over HTTP at the speed of the interpreter.",

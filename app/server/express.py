@@ -7,6 +7,8 @@ Everything else, and whatever is unusual about a request, goes the way that uvic
 Order on a connection: express requests run as they come and their answers are held back until it is their turn. A
 request for the ASGI application waits in uvicorn's own pipeline until the express requests before it are answered, and
 while that pipeline is not empty no request is express.
+
+`Upgrade` is ignored, as RFC 9110 allows: what follows such a head is the request's body, and never another protocol.
 """
 
 import asyncio
@@ -27,6 +29,7 @@ from app.dataplane import JSON, Answer, DataPlane
 from app.errors import Internal, LitepoolError, TooLarge, Unavailable
 from app.runtime.job import Job
 from app.server.errors import STATUS, error_body, new_request_id
+from app.server.predict import unsupported
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +38,11 @@ _LARGEST_HEAD = 1 << 16
 
 _MOST_PENDING = 64
 """Unanswered express requests of one connection above which no more is read from it."""
+
+_FIRST_SECONDS = 5.0
+"""How long a request may take to begin on a new connection, and to go on once begun, if keep-alive is shorter."""
+
+_UPGRADE = (b"upgrade", b"http2-settings")
 
 _HEAD = {
     media_type: b"content-type: " + media_type.encode() + b"\r\ncontent-length: "
@@ -121,6 +129,9 @@ class Express(HttpToolsProtocol):
         self._in_head = False
         self._head_size = 0
         self._heard = 0.0
+        self._served = False
+        self._deaf = False
+        self._to_drop: int | None = None
 
     # What the server asks of a connection when it drains.
 
@@ -140,21 +151,30 @@ class Express(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._heard = self.loop.time()
-        self._arm(self.timeout_keep_alive)
+        self._arm(self.timeout_keep_alive or _FIRST_SECONDS)
 
     def data_received(self, data: bytes) -> None:
-        self._heard = self.loop.time()
+        if not self._deaf:
+            self._heard = self.loop.time()
+        elif self._to_drop is None:
+            return
+        else:
+            self._to_drop -= len(data)
+            if self._to_drop < 0:
+                self.transport.close()
+                return
         if self._in_head:
             self._head_size += len(data)
             if self._head_size > _LARGEST_HEAD:
                 self._refuse(431, f"the request's head is larger than the {_LARGEST_HEAD} bytes that it may be")
                 return
         try:
-            self.parser.feed_data(data)
+            self._parse(data)
         except httptools.HttpParserError:
-            self._refuse(400, "the request is not valid HTTP/1.1")
-        except httptools.HttpParserUpgrade:
-            self._unsupported_upgrade_warning()
+            if self._deaf:
+                self.transport.close()
+            else:
+                self._refuse(400, "the request is not valid HTTP/1.1")
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -176,6 +196,8 @@ class Express(HttpToolsProtocol):
     # Called by the parser.
 
     def on_message_begin(self) -> None:
+        if self._deaf:
+            raise ConnectionAbortedError("nothing behind the last answer is looked at")
         # uvicorn builds the ASGI scope here; ours is built once it is known that one is needed.
         self.url = b""
         self.headers = []
@@ -184,13 +206,14 @@ class Express(HttpToolsProtocol):
         self._head_size = 0
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
         parser = self.parser
+        if parser.should_upgrade():
+            return  # The parser stops here, and `_parse` goes on.
+        self._in_head = False
         if (
             self.url in self.lane.paths
             and parser.get_method() == b"POST"
             and parser.get_http_version() == "1.1"
-            and not parser.should_upgrade()
             and not self.expect_100_continue
             and not self.pipeline
             and (self.cycle is None or self.cycle.response_complete)
@@ -205,23 +228,32 @@ class Express(HttpToolsProtocol):
         if self._turns:
             self.cycle = _Busy()  # type: ignore[assignment]
         super().on_headers_complete()
+        if not self.timeout_keep_alive:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         if self._express is None:
             super().on_body(body)
             return
         self._size += len(body)
+        if self._express.answer is not None:
+            return
         if self._size <= self.lane.max_body:
             self._chunks.append(body)
-        elif self._express.answer is None:
+        else:
             self._refuse_body(self._express, f"more than {self.lane.max_body}")
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._in_message = False
+        self._served = True
         turn, self._express = self._express, None
         if turn is None:
             super().on_message_complete()
             return
+        if self._to_drop is not None:
+            self.transport.close()
         if turn.answer is not None or self.transport.is_closing():
             return
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
@@ -241,12 +273,32 @@ class Express(HttpToolsProtocol):
 
     # Ours.
 
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser; at a head that asks for an upgrade, where it stops, let a new one go on without that."""
+        rest: bytes | memoryview = data
+        while True:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as stop:
+                rest = memoryview(rest)[stop.args[0] :]
+            else:
+                return
+            method = self.parser.get_method()
+            if method == b"CONNECT":
+                self._refuse(501, "CONNECT is not supported: this is not a proxy")
+                return
+            line = b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())
+            lines = [b"%b: %b" % header for header in self.headers if header[0] not in _UPGRADE]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self.parser.feed_data(b"\r\n".join((line, *lines, b"\r\n")))
+
     def _begin_express(self) -> None:
         self._model = self.lane.paths[self.url]
         self._content_type = self._accept = b""
         self._chunks = []
         self._size = 0
-        length = b""
+        length = coding = b""
         for name, value in self.headers:
             if name == b"content-type":
                 self._content_type = value
@@ -254,9 +306,14 @@ class Express(HttpToolsProtocol):
                 self._accept = value
             elif name == b"content-length":
                 length = value
-        turn = self._express = Turn(self.parser.should_keep_alive(), self._access_line() if self.access_log else None)
+            elif name == b"content-encoding":
+                coding = value
+        keep_alive = self.timeout_keep_alive > 0 and self.parser.should_keep_alive()
+        turn = self._express = Turn(keep_alive, self._access_line() if self.access_log else None)
         self._turns.append(turn)
-        if len(length) >= self.lane.digits and int(length) > self.lane.max_body:
+        if (coding or b";" in self._content_type) and (refusal := unsupported(coding, self._content_type)):
+            self._deliver(turn, refusal)
+        elif len(length) >= self.lane.digits and int(length) > self.lane.max_body:
             self._refuse_body(turn, length.decode())
 
     def _refuse_body(self, turn: Turn, size: str) -> None:
@@ -299,7 +356,20 @@ class Express(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if turn.line is not None:
             self.access_logger.info("%s %d", turn.line, turn.status)
+        self._heard = self.loop.time()
         if last:
+            self._close_behind(turn)
+
+    def _close_behind(self, turn: Turn) -> None:
+        """Close; when a part of the turn's body is still to come, drop that first, for the keep-alive time at most.
+
+        A body of more than twice what the server takes is not waited for.
+        A close with unread data is a reset, which takes the answer from a client that is still sending.
+        """
+        self._deaf = True
+        if turn is self._express:
+            self._to_drop = 2 * self.lane.max_body - self._size
+        else:
             self.transport.close()
 
     def _all_answered(self) -> None:
@@ -327,25 +397,31 @@ class Express(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         answered = not self._turns and (self.cycle is None or self.cycle.response_complete)
-        quiet = self.loop.time() - self._heard
-        if answered and quiet >= self.timeout_keep_alive:
+        patience: float = self.timeout_keep_alive
+        if self._in_message or not self._served:
+            patience = max(patience, _FIRST_SECONDS)
+        left = self._heard + patience - self.loop.time()
+        if answered and left <= 0:
             self.transport.close()
         else:
-            self._arm(max(self.timeout_keep_alive - quiet, 0.1))
+            self._arm(max(min(left, self.timeout_keep_alive), 0.1))
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer what is not a request, after the express requests before it, and close."""
-        self.logger.warning("refused a request: %s", message)
+        self.logger.info("refused a request from %s: %s", self._client_address(), message)
         if self.transport.is_closing():
             return
         # Nothing that comes after it is looked at.
+        self._deaf = True
         self.flow.pause_reading()
         turn, self._express = self._express, None
         if turn is None:
             turn = Turn(keep_alive=True, line=None)
             self._turns.append(turn)
         turn.keep_alive = False
-        if turn.answer is not None:
+        begun = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
+        if turn.answer is not None or begun:
+            # It is this request that was answered, or is being answered: a second answer would be taken for another's.
             self.transport.close()
         elif self.cycle is not None and not self.cycle.response_complete:
             # As uvicorn does: the application is told that the client is gone.
@@ -363,5 +439,8 @@ class Express(HttpToolsProtocol):
         return Internal(f"the server failed on this request; its log has it as request {identity}")
 
     def _access_line(self) -> str:
+        return f'{self._client_address()} - "POST {self.url.decode("latin-1")} HTTP/1.1"'
+
+    def _client_address(self) -> str:
         scope: Any = {"client": self.client}
-        return f'{get_client_addr(scope)} - "POST {self.url.decode("latin-1")} HTTP/1.1"'
+        return get_client_addr(scope)

@@ -1,13 +1,19 @@
 """`POST /predict[/{model}]` as a plain ASGI endpoint: no framework between the bytes and the dataplane."""
 
 import asyncio
+from contextlib import suppress
 
 from starlette.types import Receive, Scope, Send
 
 from app.dataplane import Answer, DataPlane
-from app.errors import LitepoolError, TooLarge
+from app.errors import LitepoolError, TooLarge, UnsupportedFormat
 from app.runtime.job import Job
 from app.server.errors import error_response
+
+_DROP_SECONDS = 30.0
+"""How long the rest of a refused body may take to come."""
+
+_CHARSETS = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii"})
 
 
 class ClientGone(Exception):
@@ -27,10 +33,14 @@ class Predict:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
+        incoming = Incoming(receive)
         try:
-            body = await read_body(receive, headers, self._max_body)
+            refusal = unsupported(headers.get(b"content-encoding", b""), headers.get(b"content-type", b""))
+            if refusal is not None:
+                raise refusal
+            body = await incoming.read(headers, self._max_body)
         except LitepoolError as error:
-            await error_response(error)(scope, receive, send)
+            await self._refuse(error, incoming, send)
             return
         except ClientGone:
             return
@@ -49,6 +59,20 @@ class Predict:
             }
         )
         await send({"type": "http.response.body", "body": reply.body})
+
+    async def _refuse(self, error: LitepoolError, incoming: "Incoming", send: Send) -> None:
+        """Answer before the body is whole; the answer is not over for the server until the rest of it is dropped.
+
+        If the connection closes then, it does so with nothing unread: that would be a reset, which takes the answer
+        from a client that is still sending.
+        """
+        response = error_response(error)
+        await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+        await send({"type": "http.response.body", "body": bytes(response.body), "more_body": True})
+        with suppress(ClientGone, TimeoutError):
+            async with asyncio.timeout(_DROP_SECONDS):
+                await incoming.drop(2 * self._max_body)
+        await send({"type": "http.response.body", "body": b""})
 
     async def _reply(
         self, model: str | None, body: bytes, headers: dict[bytes, bytes], receive: Receive
@@ -84,26 +108,59 @@ async def _unless_gone(
         gone.cancel()
 
 
-async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:
-    """Read a request's whole body.
+class Incoming:
+    """A request's body as it comes."""
 
-    Raises:
-        TooLarge: it is, or says that it is, above `limit` bytes.
-        ClientGone: the connection closed first.
-    """
-    declared = headers.get(b"content-length", b"0")
-    if declared.isdigit() and int(declared) > limit:
-        raise TooLarge(f"the body has {int(declared)} bytes, and the server takes {limit} at most")
-    chunks = []
-    size = 0
-    while True:
-        message = await receive()
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._ended = False
+        self._size = 0
+
+    async def read(self, headers: dict[bytes, bytes], limit: int) -> bytes:
+        """Read the whole body.
+
+        Raises:
+            TooLarge: it is, or says that it is, above `limit` bytes.
+            ClientGone: the connection closed first.
+        """
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > limit:
+            raise TooLarge(f"the body has {int(declared)} bytes, and the server takes {limit} at most")
+        chunks = []
+        while not self._ended:
+            chunk = await self._chunk()
+            if self._size > limit:
+                raise TooLarge(f"the body has more than {limit} bytes, the most that the server takes")
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def drop(self, limit: int) -> None:
+        """Read what is left of the body, which is not waited for once it is above `limit` bytes.
+
+        Raises:
+            ClientGone: the connection closed first.
+        """
+        while not self._ended and self._size <= limit:
+            await self._chunk()
+
+    async def _chunk(self) -> bytes:
+        message = await self._receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
+        self._ended = not message.get("more_body", False)
         chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise TooLarge(f"the body has more than {limit} bytes, the most that the server takes")
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        assert isinstance(chunk, bytes)
+        self._size += len(chunk)
+        return chunk
+
+
+def unsupported(coding: bytes, content_type: bytes) -> UnsupportedFormat | None:
+    """Why a body cannot be read as it is, going by its Content-Encoding and the charset of its Content-Type."""
+    found = coding.decode("latin-1")
+    if any(part.strip().lower() not in ("", "identity") for part in found.split(",")):
+        return UnsupportedFormat(f"Content-Encoding: {found[:80]!r} is not supported; send the body as it is")
+    for parameter in content_type.decode("latin-1").split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset" and value.strip().strip('"').lower() not in _CHARSETS:
+            return UnsupportedFormat(f"Content-Type: charset {value.strip()[:80]!r} is not supported; use utf-8")
+    return None

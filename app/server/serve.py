@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -33,6 +34,12 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self._drain_seconds = drain_seconds
+
+    @property
+    def lingering(self) -> bool:
+        """Whether a thread is still at work after the shutdown."""
+        services: Services | None = getattr(self._app.state, "services", None)
+        return services is not None and services.lingering
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         services: Services = self._app.state.services
@@ -86,7 +93,8 @@ def make_config(app: FastAPI, lane: Lane, settings: Settings, log_config: dict[s
         log_config=log_config,
         access_log=settings.access_log,
         server_header=False,
-        timeout_keep_alive=round(settings.keep_alive),
+        # uvicorn says that this is whole seconds; all that it, and our protocol, do with it is to wait so long.
+        timeout_keep_alive=cast("int", settings.keep_alive),
         backlog=4096,
     )
 
@@ -99,4 +107,11 @@ def run(server: Server, sock: socket.socket) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
-    server.run([sock])
+    try:
+        server.run([sock])
+    finally:
+        if server.lingering:
+            # An invoke that does not end holds its thread, and with it an orderly end of the process.
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(0)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import orjson
 
 from app.repository.manager import State
+from app.server import memory
 from app.server.app import Services, create_app
 from app.server.express import Lane
 from app.server.serve import Server, make_config, run
@@ -39,6 +40,7 @@ def work(
     load_first: bool = False,
 ) -> None:
     """Serve on a listening socket until told to stop; the rest as for `create_app`."""
+    memory.stay_small()
     log_config = log_setup.configure(settings.log_level, settings.log_format)
     lane = Lane(settings.max_body_bytes)
 
@@ -46,7 +48,11 @@ def work(
         lane.open(services.dataplane, [entry.name for entry in services.manager.entries()])
         on_change(services)
 
-    app = create_app(settings, on_settled, changed, load_first)
+    def settled(services: Services) -> None:
+        memory.give_back()
+        on_settled(services)
+
+    app = create_app(settings, settled, changed, load_first)
     run(Server(make_config(app, lane, settings, log_config), app, settings.drain_seconds), sock)
 
 

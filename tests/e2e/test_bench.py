@@ -55,8 +55,15 @@ def test_no_server_is_one_sentence(server: Litepool) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("wrong", ["0", "", "a,b"])
+@pytest.mark.parametrize("wrong", ["0", "", "a,b", "2,x", "2,", "2,0", "\u00b2"])
 def test_a_wrong_number_of_connections_is_refused(wrong: str) -> None:
     done = bench("--connections", wrong)
     assert done.returncode == 2
     assert "--connections" in done.stderr
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1"])
+def test_a_run_without_length_is_refused(wrong: str) -> None:
+    done = bench("--seconds", wrong)
+    assert done.returncode == 2
+    assert "--seconds" in done.stderr

@@ -4,6 +4,9 @@ import socket
 import struct
 import sys
 import threading
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -144,6 +147,62 @@ def test_predictions_and_other_routes_keep_their_order_on_one_connection(raw: Ra
     assert [bodies[2], bodies[5]] == [prediction(1), prediction(2)]
 
 
+def test_a_prediction_does_not_overtake_another_route_before_it(raw: Raw) -> None:
+    for value in range(20):
+        raw.send(
+            b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+            + one(value, "/predict/fast")
+            + b"GET /nosuch HTTP/1.1\r\nHost: x\r\n\r\n"
+        )
+        first, second, third = (raw.answer() for _ in range(3))
+        assert b"alive" in first[2]
+        assert second[2] == prediction(value)
+        assert third[0] == 404
+
+
+UPGRADE = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
+
+
+def test_an_upgrade_is_ignored_and_a_body_is_never_a_request(models: Path, tmp_path: Path) -> None:
+    with start("express", models, tmp_path) as server:
+        connection = Raw(server)
+        for path in ("/predict", "/predict?a=b"):
+            whole = one(1, path, UPGRADE)
+            connection.send(whole + one(2))
+            assert [connection.answer()[2] for _ in range(2)] == [prediction(1), prediction(2)]
+            head, end, body = whole.partition(b"\r\n\r\n")
+            connection.send(head + end)
+            time.sleep(0.05)
+            connection.send(body)
+            assert connection.answer()[2] == prediction(1)
+        for path, wanted in (("/predict", 400), ("/predict?a=b", 400), ("/nosuch", 404)):
+            connection.send(posted(one(3), path, UPGRADE))
+            assert connection.answer()[0] == wanted
+        connection.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n" + UPGRADE.replace("h2c", "websocket").encode() + b"\r\n")
+        assert connection.answer()[0] == 200
+        connection.send(one(4))
+        assert connection.answer()[2] == prediction(4)
+        connection.close()
+    assert "uvicorn[standard]" not in server.log.text()
+    assert "pgrade" not in server.log.text()
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict?a=b"])
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_a_client_that_wants_the_connection_closed_gets_its_413(server: Litepool, path: str, chunked: bool) -> None:
+    body = b" " * (LARGE * 3 // 2)
+    for _ in range(5):
+        # urllib always sends `Connection: close`, and reads nothing before it has sent all.
+        data = iter([body[: LARGE // 16]] * 24) if chunked else body
+        asked = urllib.request.Request(server.url + path, data)
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(asked, timeout=PATIENCE)
+        with caught.value as answer:
+            assert answer.code == 413
+            assert answer.headers["connection"] == "close"
+            assert b"bytes" in answer.read()
+
+
 def test_a_request_that_comes_byte_by_byte_is_answered(raw: Raw) -> None:
     for byte in one(3):
         raw.send(bytes([byte]))
@@ -202,6 +261,8 @@ ERRORS = {
     "unknown route": (one(1, "/predictions"), 404),
     "wrong method": (b"GET /predict HTTP/1.1\r\nHost: x\r\n\r\n", 405),
     "wrong type": (one(1, headers="Content-Type: text/xml\r\n"), 415),
+    "content encoding": (one(1, headers="Content-Encoding: gzip\r\n"), 415),
+    "charset": (one(1, headers="Content-Type: application/json; charset=utf-16\r\n"), 415),
     "too large": (posted(b" " * (LARGE + 1)), 413),
     "query ignored": (one(1, "/predict?a=b"), 200),
     "form type": (one(1, headers="Content-Type: application/x-www-form-urlencoded\r\n"), 200),
@@ -313,6 +374,31 @@ def test_an_idle_connection_is_closed_after_the_keep_alive_time(lane: str, model
         connection.send(one(1))
         assert connection.answer()[0] == 200
         assert connection.at_end()
+        connection.close()
+
+
+def test_without_keep_alive_each_connection_has_one_answer(models: Path, tmp_path: Path) -> None:
+    with start("express", models, tmp_path, keep_alive="0") as server:
+        for sent in (one(1), one(1, "/predict?a=b"), b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"):
+            connection = Raw(server)
+            time.sleep(0.3)
+            connection.send(sent)
+            status, headers, _ = connection.answer()
+            assert (status, headers["connection"]) == (200, "close")
+            assert connection.at_end()
+            connection.close()
+
+
+def test_a_keep_alive_below_half_a_second_is_kept(models: Path, tmp_path: Path) -> None:
+    with start("express", models, tmp_path, keep_alive="0.4") as server:
+        connection = Raw(server)
+        time.sleep(0.8)
+        for value in range(3):
+            connection.send(one(value))
+            assert connection.answer()[2] == prediction(value)
+        began = time.monotonic()
+        assert connection.at_end()
+        assert 0.3 < time.monotonic() - began < PATIENCE
         connection.close()
 
 

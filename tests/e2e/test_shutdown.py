@@ -1,17 +1,21 @@
 """SIGTERM and SIGINT under load: what was accepted is answered, and the exit code is 0."""
 
+import io
 import signal
-from contextlib import ExitStack
+import socket
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import perf_counter
+from urllib.parse import urlsplit
 
 import numpy as np
 import orjson
 import pytest
 
 from tests.e2e.load import Exchange, Load
-from tests.e2e.process import MODELS, Litepool
+from tests.e2e.process import MODELS, PATIENCE, Litepool
 from tests.e2e.reference import FILES, Reference
+from tests.tflite import fixed_one
 
 pytestmark = pytest.mark.slow
 
@@ -74,3 +78,26 @@ def test_a_signal_under_load_loses_no_request_that_was_accepted_and_ends_with_0(
         server.wait_ready()
 
         stop_under_load(server, reference, number)
+
+
+def test_an_invoke_that_does_not_end_in_time_is_cut_off_and_the_exit_code_is_0(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "slow.tflite").write_bytes(fixed_one())
+    settings: dict[str, str | Path] = {"cache_dir": tmp_path / "cache", "drain_seconds": "0.3"}
+    with Litepool(models, "--workers", "1", settings=settings) as server:
+        server.wait_ready()
+        # Record by record, which takes far longer than the drain may.
+        body = io.BytesIO()
+        np.save(body, np.zeros((3_000_000, 4), np.float32))
+        parts = urlsplit(server.url)
+        with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=PATIENCE) as connection:
+            head = f"POST /predict HTTP/1.1\r\nContent-Type: application/x-npy\r\nContent-Length: {body.tell()}\r\n\r\n"
+            connection.sendall(head.encode() + body.getvalue())
+            with server.client() as other:
+                assert other.get("/livez").status == 200
+            server.process.terminate()
+            server.log.wait_for("1 connections were cut off")
+            with suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
+        assert server.wait() == 0

@@ -56,5 +56,22 @@ def test_as_many_numbers_in_other_lists_do_not_fit(text: bytes) -> None:
     assert not Skeleton((5, 1)).fits(text)
 
 
+@pytest.mark.parametrize("text", [b"[[1],[2,3,4]]", b"[[1,2,3],[4]]"])
+def test_a_number_in_the_neighbouring_list_does_not_fit(text: bytes) -> None:
+    assert not Skeleton((2, 2)).fits(text)
+    assert not Skeleton((2,)).repeated(2).fits(text)
+
+
+@given(st.lists(st.integers(2, 4), min_size=2, max_size=3).map(tuple), st.data())
+def test_a_number_moved_to_the_next_list_does_not_fit(shape: tuple[int, ...], data: st.DataObject) -> None:
+    value = np.arange(np.prod(shape)).reshape(-1, shape[-1]).tolist()
+    place = data.draw(st.integers(0, len(value) - 2))
+    value[place + 1].insert(0, value[place].pop())
+    whole: Any = value
+    for size in reversed(shape[1:-1]):
+        whole = [whole[index : index + size] for index in range(0, len(whole), size)]
+    assert not Skeleton(shape).fits(json.dumps(whole).encode())
+
+
 def test_what_surrounds_the_lists_is_passed_over() -> None:
     assert Skeleton((2, 2)).fits(b'{"instances" : [ [1, 2.5e-3] , [-3,4] ] }')

@@ -73,6 +73,13 @@ def make_keras(good: Path) -> None:
     free.save(good / "free_inner.keras")
     keep(good, "free_inner.keras", free, {"picture": noise(9, 7, 3)}, ["kind"])
 
+    series = keras.Input(batch_shape=(1, 5, 2), name="series")
+    lstm = keras.Model(series, keras.layers.Dense(2, name="next")(keras.layers.LSTM(3)(series)))
+    lstm.save(good / "lstm_of_one.keras")
+    values = noise(5, 2)
+    arrays = {"in series": values, "out next": [np.asarray(lstm(row[np.newaxis]))[0] for row in values]}
+    np.savez(good / "lstm_of_one.keras.npz", allow_pickle=False, **arrays)
+
     make_several(good)
 
 
@@ -163,6 +170,8 @@ def make_bad_keras(folder: Path) -> None:
     found = keras.layers.StringLookup(vocabulary=["a", "b"])(text)
     keras.Model(text, keras.layers.Embedding(4, 2)(found)).save(bad / "strings.keras")
     keras.Sequential([keras.Input((None, 2)), keras.layers.LSTM(3)]).save(bad / "lstm.keras")
+    plain = keras.Input((2,), name="x")
+    keras.Model(plain, keras.layers.Dense(1, name="out a")(plain)).save(bad / "odd_layer.keras")
     odd = [keras.Input((2,), name="one-two"), keras.Input((2,), name="three four")]
     keras.Model(odd, keras.layers.Add()(odd)).save(bad / "odd_names.keras")
 

@@ -15,6 +15,7 @@ import pytest
 from filelock import FileLock
 
 from app.errors import ModelError
+from app.repository import cache as cache_module
 from app.repository.cache import Cache, content_key
 
 KEY = "0123abcd"
@@ -188,7 +189,8 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_cure(tmp_path: Path) -
         Cache(tmp_path / "cache").find_or_make(KEY, "2.21", make)
 
     assert caught.value.message == (
-        f"the cache {tmp_path / 'cache'} cannot be written (Not a directory): set cache_dir to another folder"
+        f"the cache {tmp_path / 'cache'} cannot be written (Not a directory): "
+        "set --cache-dir or LITEPOOL_CACHE_DIR to another folder"
     )
 
 
@@ -304,6 +306,28 @@ def test_a_folders_key_follows_what_lies_behind_links(tmp_path: Path) -> None:
     assert content_key(model) == key
     (tmp_path / "elsewhere" / "variables.data").write_bytes(b"Weights")
     assert content_key(model) != key
+
+
+@pytest.mark.parametrize("target", [".", "..", "a"])
+def test_links_that_lead_in_a_circle_end(tmp_path: Path, target: str) -> None:
+    model = saved_model(tmp_path / "model")
+    for name in ("a", "b"):
+        (model / "variables" / name).symlink_to(target)
+
+    key = content_key(model)
+
+    assert content_key(model) == key
+    (model / "variables" / "variables.data").write_bytes(b"Weights")
+    assert content_key(model) != key
+
+
+def test_a_folder_with_more_files_than_a_model_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = saved_model(tmp_path / "model")
+    content_key(model)
+    monkeypatch.setattr(cache_module, "_MOST_FILES", 1)
+
+    with pytest.raises(ModelError, match=r"^model holds more than 1 files, links followed: no model does$"):
+        content_key(model)
 
 
 def test_digests_are_those_of_the_files(tmp_path: Path, cache: Cache) -> None:

@@ -391,6 +391,15 @@ tried(os.listdir, secret.parent)
     assert run(fence + code, model, work, secret) == ["done"] * 5 + ["PermissionError"] * 4
 
 
+def test_links_that_lead_in_a_circle_are_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "itself").symlink_to("itself")
+    (tmp_path / "here").symlink_to(".")
+
+    code = "from pathlib import Path\nprint(len(readable(Path(sys.argv[1]), Path('out'))) > 3)"
+
+    assert run(code, tmp_path) == ["True"]
+
+
 def test_behind_the_fence_nothing_is_connected_to(tmp_path: Path, fence: str) -> None:
     code = """
 import socket
@@ -531,6 +540,17 @@ def test_where_litepool_is_not_installed_the_child_finds_nothing_of_it(name: str
         (
             RuntimeError("<unknown>:0: error: loc(\"x\"): 'tf.Mystery' op is odd\n<unknown>:0: note: called from"),
             "RuntimeError: error: 'tf.Mystery' op is odd",
+        ),
+        (
+            ValueError(
+                "Exception encountered when calling Functional.call().\n\n"
+                "\x1b[1m'out a' is not a valid scope name.\x1b[0m\n\nArguments received by Functional.call():\n"
+            ),
+            "ValueError: 'out a' is not a valid scope name.",
+        ),
+        (
+            ValueError("Exception encountered when calling Functional.call()."),
+            "ValueError: Exception encountered when calling Functional.call().",
         ),
         (RuntimeError("\n\n  one line \n another"), "RuntimeError: one line"),
         (RuntimeError(), "RuntimeError"),

@@ -74,6 +74,59 @@ def test_a_place_that_cannot_be_written_is_named(
         convert_by_hand(stand_in.model(tmp_path).path, tmp_path / "nowhere" / "m.tflite", None, settings, silent)
 
 
+def test_a_file_is_replaced_whole_and_a_link_to_it_is_kept(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.install_affine(monkeypatch, tmp_path)
+    source = stand_in.model(tmp_path).path
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "m.tflite").write_bytes(b"as it was")
+    (out / "link").symlink_to("m.tflite")
+
+    with (out / "m.tflite").open("rb") as mapped:
+        convert_by_hand(source, out / "link", None, settings, silent)
+        assert mapped.read() == b"as it was"
+
+    assert (out / "link").is_symlink()
+    assert (out / "m.tflite").read_bytes() == tflite.affine()
+    assert {path.name for path in out.iterdir()} == {"m.tflite", "link"}
+
+
+def test_of_a_writing_that_fails_nothing_is_left(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.install_affine(monkeypatch, tmp_path)
+    source = stand_in.model(tmp_path).path
+    target = tmp_path / "out" / "m.tflite"
+    target.parent.mkdir()
+    target.write_bytes(b"as it was")
+    write_bytes = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        write_bytes(path, content[:10])
+        raise OSError(28, "No space left on device")
+
+    # Once the model is in the cache.
+    convert_by_hand(source, tmp_path / "first", None, settings, silent)
+    monkeypatch.setattr(Path, "write_bytes", full)
+
+    with pytest.raises(ModelError, match=r"m\.tflite cannot be written: No space left on device$"):
+        convert_by_hand(source, target, None, settings, silent)
+    assert [path.name for path in target.parent.iterdir()] == ["m.tflite"]
+    assert target.read_bytes() == b"as it was"
+
+
+def test_a_device_is_written_to_and_not_replaced(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.install_affine(monkeypatch, tmp_path)
+
+    convert_by_hand(stand_in.model(tmp_path).path, Path(os.devnull), None, settings, silent)
+
+    assert Path(os.devnull).is_char_device()
+
+
 def test_the_commands_quantization_goes_before_the_files(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,6 +157,25 @@ def test_a_name_that_is_not_utf8_is_refused_in_words_that_are(tmp_path: Path, pl
     assert r"'\udcff" in found.reason
 
 
+@pytest.mark.parametrize("place", ["{}.keras", "{}/model.keras", "m/{}.keras"])
+def test_a_name_that_a_terminal_would_obey_is_escaped(tmp_path: Path, place: str) -> None:
+    put(tmp_path / place.format("bad name\n\x1b[31mINJECT"))
+
+    found = only(tmp_path)
+
+    assert isinstance(found, Misplaced)
+    assert found.name.isprintable()
+    assert found.reason.isprintable()
+    assert r"bad name\n\x1b[31mINJECT" in found.reason
+    assert found.name in (r"bad name\n\x1b[31mINJECT", "m")
+
+
+def test_an_escaped_name_is_not_longer_than_another(tmp_path: Path) -> None:
+    put(tmp_path / ("\x1b" * 100 + ".keras"))
+
+    assert only(tmp_path).name == (r"\x1b" * 32)
+
+
 def test_two_models_in_a_folder_are_named_in_the_reason(tmp_path: Path) -> None:
     put(tmp_path / "m" / "a.keras")
     put(tmp_path / "m" / "b.h5")
@@ -319,6 +338,41 @@ def test_nothing_and_other_files_and_empty_folders_given_by_hand_are_no_models(t
             source_of(path)
     with pytest.raises(ModelError, match=r"expected one model in empty/ .* found none"):
         source_of(tmp_path / "empty")
+
+
+def test_a_folder_of_models_given_by_hand_is_refused_with_the_names_in_it(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    put(models / "digits" / "1" / "model.keras")
+
+    with pytest.raises(ModelError, match=r"models is a folder of models: name one of those in it, digits$"):
+        source_of(models)
+    put(models / "short.tflite")
+    with pytest.raises(ModelError, match=r"models is a folder of models: name one of those in it, digits, short$"):
+        source_of(models)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["model.keras", "assets/words.txt"],
+        ["model.keras", "model.toml", "older/model.keras"],
+        ["1/model.keras", "2/model.keras"],
+        ["1/saved_model.pb"],
+        ["saved_model.pb", "assets/model.tflite"],
+        ["exported/saved_model.pb"],
+    ],
+    ids=" ".join,
+)
+def test_a_folder_of_one_model_is_no_folder_of_models(tmp_path: Path, files: list[str]) -> None:
+    for file in files:
+        put(tmp_path / "m" / file)
+
+    assert source_of(tmp_path / "m").name == "m"
+
+
+def test_a_name_given_by_hand_is_escaped_too(tmp_path: Path) -> None:
+    assert source_of(put(tmp_path / "a\x1b.keras")).name == r"a\x1b"
+    assert source_of(put(tmp_path / "b\x1b" / "m.keras").parent).name == r"b\x1b"
 
 
 def test_a_folder_given_by_hand_that_cannot_be_read_is_an_error(closed: Path) -> None:

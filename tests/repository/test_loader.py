@@ -150,6 +150,7 @@ SAME_NAMES = {
     "several_dict.keras": ["difference", "total"],
     "aliases.keras": ["minus", "sum"],
     "shared.keras": ["output_0", "output_1"],
+    "lstm_of_one.keras": ["next"],
 }
 
 
@@ -240,6 +241,14 @@ def test_a_free_inner_dimension_stays_free(outcome: Outcomes) -> None:
 
 
 @pytest.mark.slow
+def test_a_recurrent_layer_keeps_the_model_s_own_batch_of_1(outcome: Outcomes) -> None:
+    opened = outcome("good/lstm_of_one.keras").opened
+    assert opened is not None
+
+    assert opened.signature.batching is Batching.ONE
+
+
+@pytest.mark.slow
 def test_integer_inputs_stay_integers(outcome: Outcomes) -> None:
     opened = outcome("good/embedding.keras").opened
     assert opened is not None
@@ -261,7 +270,8 @@ REFUSALS = {
     "bad/custom.keras": "it needs the custom object 'Doubled', whose code the file does not hold: .*",
     "bad/custom.h5": "it needs the custom object 'Ours>Doubled', whose code the file does not hold: .*",
     "bad/strings.keras": "input 'words' holds string values, which are not served: feed it numbers",
-    "bad/lstm.keras": "it holds a recurrent layer over a free batch, .* unroll=True, for a fixed number of steps",
+    "bad/lstm.keras": "it holds a recurrent layer over a free batch, .* unroll=True, .* or the model with a batch of 1",
+    "bad/odd_layer.keras": "ValueError: 'out a' is not a valid scope name.*",
     "bad/other_ops": "it needs operations that TFLite does not have, MatrixInverse, Erfinv: use other layers",
     "bad/touches_files": (
         "the SavedModel is not loaded: its graph holds PrintV2, ReadFile, WriteFile, which reach beyond tensors"
@@ -334,7 +344,7 @@ def test_two_processes_that_start_at_once_convert_a_model_once(workshop: Path, t
 def test_too_little_memory_is_told_as_such(workshop: Path, tmp_path: Path) -> None:
     source = Source("m", 1, Kind.KERAS, workshop / "good" / "conv.KERAS", None)
 
-    with pytest.raises(ModelError, match=r"^the conversion needs more than the 512 MiB that it may use$"):
+    with pytest.raises(ModelError, match=r"^the conversion needs more than the 512 MiB that it may use: give it "):
         open_model(source, stand_in.converter(tmp_path, memory=512 << 20), lambda stage: None)
 
 

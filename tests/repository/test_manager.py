@@ -3,12 +3,17 @@
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.errors import NotFound, Unavailable
+from app.repository.layout import Source
+from app.repository.loader import Loaded
+from app.repository.loader import load as load_model
 from app.repository.manager import Entry, Manager, State, Status
 from app.runtime.pool import Pool
 from app.runtime.servable import Lanes
@@ -24,7 +29,9 @@ class Watched:
     def __init__(self, models: Path, default_model: str | None = None) -> None:
         loop = asyncio.get_running_loop()
         self.pool = Pool(1)
-        lanes = Lanes(self.pool, loop.call_soon, loop.call_soon_threadsafe, inline_us=300, queue_size=8)
+        lanes = Lanes(
+            self.pool, loop.call_soon, loop.call_later, loop.call_soon_threadsafe, inline_us=300, queue_size=8
+        )
         self.manager = Manager(models, stand_in.converter(models.parent), lanes, default_model)
         self.manager.changed = self._changed
         self.history: list[tuple[str, State, str]] = []
@@ -366,3 +373,31 @@ def test_a_manager_that_was_never_started_closes(models: Path) -> None:
         pass
 
     assert watch(models, nothing).manager.entries() == []
+
+
+def test_a_model_whose_loading_never_ends_is_given_up_and_the_others_are_loaded(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (models / "a-stuck.tflite").write_bytes(tflite.affine())
+    (models / "good.tflite").write_bytes(tflite.affine())
+    release = threading.Event()
+
+    def load(source: Source, *rest: Any) -> Loaded:
+        if source.name == "a-stuck":
+            release.wait(LIMIT)
+        return load_model(source, *rest)
+
+    monkeypatch.setattr("app.repository.manager.load", load)
+
+    async def story(watched: Watched) -> None:
+        watched.manager._load_seconds = 0.2
+        await load_all(watched)
+        assert watched.manager.status()[0] is Status.DEGRADED
+        stuck = watched.manager.entry("a-stuck")
+        assert stuck.state is State.FAILED
+        assert stuck.reason == "loading it takes longer than the 0.2 s it may"
+        assert watched.manager.find("good").name == "good"
+        release.set()
+
+    watched = watch(models, story)
+    assert watched.manager.entry("a-stuck").state is State.FAILED, "what comes too late is not served"

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from app.errors import ModelError
 from app.repository.model_config import DEFAULT_TOLERANCE, ModelConfig, Quantization, read_config
+from app.tensors import Shape, Signature, TensorSpec, make_signature
 
 
 def read(folder: Path, text: str) -> ModelConfig:
@@ -118,3 +120,61 @@ def test_a_file_that_cannot_be_read_is_not_called_wrong(tmp_path: Path, monkeypa
 
     with pytest.raises(ModelError, match=r"^model\.toml cannot be read: Permission denied$"):
         read_config(tmp_path)
+
+
+# Labels and the model's outputs
+
+
+def signature(**outputs: Shape) -> Signature:
+    dtype = np.dtype("float32")
+    specs = tuple(TensorSpec(name, dtype, shape) for name, shape in outputs.items())
+    return make_signature("serving_default", (TensorSpec("x", dtype, (-1, 4)),), specs)
+
+
+TWO = signature(risk=(-1, 3), score=(-1, 1))
+
+
+@pytest.mark.parametrize(
+    ("labels", "of"),
+    [
+        ([], TWO),
+        (["a", "b", "c"], signature(y=(-1, 3))),
+        (["a", "b", "c"], signature(y=(-1, -1))),
+        (["a", "b", "c"], signature(y=(-1, 8, 8, 3))),
+        (["a", "b", "c"], signature(y=(-1,))),
+        ({"risk": ["a", "b", "c"]}, TWO),
+        ({"y": ["a", "b"]}, signature(y=(-1, 2))),
+    ],
+)
+def test_labels_of_the_model_s_outputs_are_taken(labels: list[str] | dict[str, list[str]], of: Signature) -> None:
+    ModelConfig(class_labels=labels).check_labels(of)
+
+
+@pytest.mark.parametrize(
+    ("labels", "of", "reason"),
+    [
+        (
+            ["a", "b", "c"],
+            TWO,
+            "class_labels is a list, and the model has the outputs 'risk', 'score': expected {output: [names]}",
+        ),
+        ({"rsk": ["a"]}, TWO, "class_labels names the output 'rsk', and the model has 'risk', 'score'"),
+        (
+            ["a", "b"],
+            signature(y=(-1, 3)),
+            "class_labels has 2 names for output 'y', whose shape is [-1, 3]: expected 3",
+        ),
+        (
+            {"risk": ["a", "b", "c", "d"]},
+            TWO,
+            "class_labels has 4 names for output 'risk', whose shape is [-1, 3]: expected 3",
+        ),
+    ],
+)
+def test_labels_that_are_not_those_of_the_outputs_are_refused(
+    labels: list[str] | dict[str, list[str]], of: Signature, reason: str
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        ModelConfig(class_labels=labels).check_labels(of)
+
+    assert caught.value.message == f"model.toml: {reason}"

@@ -33,12 +33,12 @@ def test_a_misplaced_model_has_no_file() -> None:
 
 
 def test_a_tflite_file_has_no_conversion(tmp_path: Path) -> None:
-    (tmp_path / "model.toml").write_text('class_labels = ["a", "b"]')
+    (tmp_path / "model.toml").write_text('class_labels = ["a", "b", "c", "d"]')
 
     found = report.of_opened(opened(tmp_path, tflite.affine()))
 
     assert found["conversion"] is None
-    assert found["class_labels"] == ["a", "b"]
+    assert found["class_labels"] == ["a", "b", "c", "d"]
     assert found["tflite_bytes"] == len(tflite.affine())
     assert found["samples"] == 0
     assert set(found["profile"]["invoke_us"]) >= {"1"}

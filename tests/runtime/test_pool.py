@@ -137,3 +137,17 @@ def test_tasks_come_from_many_threads_and_none_is_lost_or_run_twice() -> None:
     pool.close()
 
     assert sorted(ran) == list(range(800))
+
+
+def wait_for(event: threading.Event) -> None:
+    event.wait(PATIENCE)
+
+
+def test_a_task_that_does_not_end_is_not_waited_for_beyond_the_limit() -> None:
+    pool, release = Pool(2), threading.Event()
+    pool.submit(Queue(), lambda _: wait_for(release))
+
+    assert not pool.close(0.01)
+
+    release.set()
+    assert pool.close(PATIENCE)

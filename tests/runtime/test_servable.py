@@ -250,8 +250,9 @@ def test_an_input_that_makes_the_interpreter_fail_harms_no_other_call(
     loop.turn()
 
     assert [jobs[number].answer for number in (0, 2, 3)] == [[[10]], [[30]], [[20]]]
-    assert isinstance(jobs[1].error, Internal)
-    assert "gather" not in str(jobs[1].error)
+    assert isinstance(jobs[1].error, InvalidArgument)
+    assert jobs[1].error.message.startswith("model 'm' does not run on these shapes and values: ")
+    assert jobs[1].error.message.count("gather index out of bounds") == 1
 
 
 def test_shapes_that_a_free_model_does_not_run_on_are_the_caller_s_fault(make: Make, loop: Loop) -> None:
@@ -263,7 +264,7 @@ def test_shapes_that_a_free_model_does_not_run_on_are_the_caller_s_fault(make: M
     loop.turn()
 
     assert isinstance(bad.error, InvalidArgument)
-    assert "model 'm' does not run on inputs of these shapes: " in bad.error.message
+    assert "model 'm' does not run on these shapes and values: " in bad.error.message
     assert good.answer == [[16]]
 
 
@@ -430,7 +431,7 @@ def test_a_large_batch_with_one_bad_row_fails_once_and_the_next_call_is_answered
         servable.submit(job)
         finish_all(loop, job)
 
-    assert isinstance(bad.error, Internal)
+    assert isinstance(bad.error, InvalidArgument)
     assert good.answer == [[10], [20]] * 20
 
 
@@ -443,3 +444,52 @@ def test_a_large_batch_that_nobody_waits_for_is_not_run(wide: Make, loop: Loop) 
 
     assert isinstance(job.error, Abandoned)
     assert job.prepared_on == []
+
+
+def test_a_call_that_waits_too_long_is_answered_then_and_not_when_its_turn_comes(make: Make, loop: Loop) -> None:
+    servable = make(tflite.affine())
+    held = hold(servable, rows(0))
+    late, patient = Recorded(rows(1)), Recorded(rows(2))
+    late.deadline = 1
+    for job in (late, patient):
+        servable.submit(job, inline=False)
+    ((_, look),) = loop.timers
+
+    look()
+
+    assert isinstance(late.error, DeadlineExceeded)
+    assert patient.ends == []
+    assert len(loop.timers) == 2, "the one that still waits is watched"
+    held.opened.set()
+    finish_all(loop, held, patient)
+    assert late.ends == [late.error], "it is answered once"
+
+
+def test_a_graph_whose_cost_depends_on_its_values_never_runs_on_the_loop(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert make(tflite.affine()).inline_rows > 0
+    monkeypatch.setattr("app.runtime.interpreter._CONTROL_OPS", frozenset({"MUL"}))
+    assert make(tflite.affine()).inline_rows == 0
+
+
+def test_a_large_batch_of_independent_rows_is_run_in_helpings_and_answered_as_one(make: Make, loop: Loop) -> None:
+    servable = make(tflite.affine(), mixing=None, invoke_us={1: 10.0, 32: 32.0, 64: 64.0})
+    assert servable.most_rows == 32
+    job = Recorded(rows(*range(100)))
+
+    servable.submit(job)
+    loop.turn()
+
+    assert job.answer == [[2 * value + 1] * 4 for value in range(100)]
+
+
+def test_rows_that_mix_stay_in_one_invoke_however_many_they_are(make: Make, loop: Loop) -> None:
+    servable = make(tflite.maximum_over_batch(), invoke_us={1: 10.0, 32: 32.0, 64: 64.0})
+    job = Recorded(rows(*range(100)))
+
+    servable.submit(job)
+    loop.turn()
+
+    assert servable.most_rows > 100
+    assert job.outputs[0].max() == 0.0, "each row less the largest of all, which is in the same invoke"

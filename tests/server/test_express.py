@@ -1,18 +1,23 @@
 """The express lane's state machine, with a transport and a dataplane that are stand-ins: no sockets, no time."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.server import ServerState
 
 from app.dataplane import JSON, Answer, DataPlane, Deliver
 from app.errors import LitepoolError, Unavailable
 from app.runtime.job import Job
 from app.server.express import Express, Lane
+from app.server.serve import make_config
+from app.settings import Settings
 
 
 class Transport(asyncio.Transport):
@@ -98,8 +103,9 @@ def stand_in(predict: Callable[..., None]) -> DataPlane:
 class Connection:
     """A connection to a server whose only models are `a` and `b`."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, keep_alive: float = 75) -> None:
         config = uvicorn.Config(_application, ws="none", access_log=False, log_config=None)
+        config.timeout_keep_alive = keep_alive  # type: ignore[assignment]
         config.load()
         self.loop = loop
         self.state = ServerState()
@@ -132,11 +138,16 @@ async def _application(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.fixture
-def connection() -> Iterator[Connection]:
+def keep_alive() -> float:
+    return 75
+
+
+@pytest.fixture
+def connection(keep_alive: float) -> Iterator[Connection]:
     loop = Loop()
     loop.real = asyncio.new_event_loop()
     asyncio.set_event_loop(loop.real)
-    made = Connection(loop)
+    made = Connection(loop, keep_alive)
     yield made
     for task in loop.tasks:
         task.close()
@@ -203,6 +214,56 @@ def test_a_request_for_the_application_waits_for_the_express_requests_before_it(
     assert len(connection.loop.tasks) == 1
     assert len(connection.plane.asked) == 1, "a request behind the application's own is not express"
     assert [body for _, body in connection.answers()] == [b"0"]
+
+
+def test_a_request_behind_one_for_the_application_is_not_express(connection: Connection) -> None:
+    connection.feed(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" + request(b"1"))
+    assert len(connection.loop.tasks) == 1
+    assert len(connection.protocol.pipeline) == 1, "it waits for its turn with the application's own"
+    assert connection.answers() == []
+    assert connection.plane.asked == []
+
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_a_request_that_asks_for_an_upgrade_is_answered_as_any_other(
+    connection: Connection, step: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    inner = request(b"a body that is a request", b"/predict/b")
+    whole = request(inner, b"/predict/a", UPGRADE + b"Content-Type: a/b\r\n") + request(b"next")
+    whole += request(b"x", headers=UPGRADE) + request(b"y", headers=UPGRADE)
+    for start in range(0, len(whole), step):
+        connection.feed(whole[start : start + step])
+    assert [body for _, body in connection.answers()] == [inner, b"next", b"x", b"y"]
+    assert connection.plane.asked[0] == ("a", inner, "a/b", "")
+    assert caplog.text == ""
+
+
+def test_a_chunked_request_that_asks_for_an_upgrade_is_answered_as_any_other(connection: Connection) -> None:
+    connection.feed(CHUNKED.replace(b"\r\n", b"\r\n" + UPGRADE, 1) + request(b"next"))
+    assert connection.answers() == [(200, b"abcde"), (200, b"next")]
+
+
+def test_a_request_for_the_application_that_asks_for_an_upgrade_keeps_its_body(connection: Connection) -> None:
+    inner = request(b"smuggled")
+    whole = request(inner, b"/models/a", UPGRADE)
+    connection.feed(whole[:-10])
+    connection.feed(whole[-10:])
+    assert len(connection.loop.tasks) == 1
+    assert connection.plane.asked == []
+    assert connection.protocol.cycle.body == inner
+    assert not connection.protocol.cycle.more_body
+    assert connection.protocol.scope["path"] == "/models/a"
+
+
+def test_connect_is_refused_and_nothing_behind_it_is_taken_for_a_request(connection: Connection) -> None:
+    connection.feed(b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n" + request(b"x"))
+    connection.feed(request(b"y"))
+    assert [status for status, _ in connection.answers()] == [501]
+    assert connection.transport.is_closing()
+    assert connection.plane.asked == []
 
 
 @pytest.mark.parametrize(
@@ -283,6 +344,82 @@ def test_a_chunked_body_that_grows_too_large_is_refused(connection: Connection) 
     assert [status for status, _ in connection.answers()] == [413, 200]
 
 
+CLOSE = b"Connection: close\r\n"
+
+
+@pytest.mark.parametrize("step", [1000, 1 << 20])
+def test_a_connection_that_is_to_be_closed_is_not_closed_before_a_refused_body_is_dropped(
+    connection: Connection, step: int
+) -> None:
+    whole = request(b"x" * ((1 << 16) + 1), headers=CLOSE)
+    connection.feed(whole[:100])
+    assert [status for status, _ in connection.answers()] == [413]
+    assert b"connection: close\r\n" in connection.transport.written
+    for start in range(100, len(whole), step):
+        assert not connection.transport.is_closing()
+        assert connection.transport.reading
+        connection.feed(whole[start : start + step])
+    assert connection.transport.is_closing()
+    connection.feed(request(b"next"))
+    assert connection.plane.asked == []
+
+
+def test_nothing_behind_a_refused_body_is_run_when_the_connection_is_to_be_closed(connection: Connection) -> None:
+    whole = request(b"x" * ((1 << 16) + 1), headers=CLOSE)
+    connection.feed(whole[:100])
+    connection.feed(whole[100:] + b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" + request(b"next"))
+    assert connection.transport.is_closing()
+    assert len(connection.answers()) == 1
+    assert connection.loop.tasks == []
+    assert connection.plane.asked == []
+
+
+def test_a_refused_body_without_end_is_not_dropped_for_ever(connection: Connection) -> None:
+    connection.feed(b"POST /predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + CLOSE + b"\r\n")
+    fed = 0
+    while not connection.transport.is_closing():
+        connection.feed(b"8000\r\n" + b"x" * 0x8000 + b"\r\n")
+        fed += 0x8000
+    assert (1 << 17) - 0x8000 <= fed <= (1 << 17) + 0x8000
+    assert [status for status, _ in connection.answers()] == [413]
+
+
+def test_a_refused_body_that_does_not_come_is_not_waited_for_longer_than_the_keep_alive_time(
+    connection: Connection,
+) -> None:
+    loop = connection.loop
+    connection.feed(request(b"x" * ((1 << 16) + 1), headers=CLOSE)[:100])
+    loop.now = 74
+    connection.feed(b"a drop")
+    loop.now, look = loop.later.pop()
+    assert loop.now == 75
+    look()
+    assert connection.transport.is_closing()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"Content-Encoding: gzip", b"content-encoding: identity, BR", b"Content-Type: application/json; charset=utf-16"],
+)
+def test_a_body_that_is_coded_is_refused_and_the_next_request_is_answered(
+    connection: Connection, header: bytes
+) -> None:
+    connection.feed(request(b"coded", headers=header + b"\r\n") + request(b"next"))
+    (status, body), after = connection.answers()
+    assert status == 415
+    assert b"not supported" in body
+    assert after == (200, b"next")
+    assert len(connection.plane.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "header", [b"Content-Encoding: Identity", b'Content-Type: application/json; charset="UTF-8"', b"Content-Type: a;b"]
+)
+def test_a_body_that_says_that_it_is_not_coded_is_taken(connection: Connection, header: bytes) -> None:
+    connection.feed(request(b"plain", headers=header + b"\r\n"))
+    assert connection.answers() == [(200, b"plain")]
+
+
 def test_a_head_without_end_is_refused(connection: Connection) -> None:
     connection.feed(b"POST /predict HTTP/1.1\r\n")
     for _ in range(100):
@@ -317,6 +454,43 @@ def test_what_is_not_http_is_refused_after_the_answers_before_it(connection: Con
     assert len(connection.plane.asked) == 1, "nothing of the bad request is taken for a request"
 
 
+def test_a_refusal_is_told_to_the_log_with_the_client_but_is_no_warning(
+    connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    connection.feed(b"rubbish\r\n\r\n")
+    (record,) = caplog.records
+    assert record.levelname == "INFO"
+    assert "127.0.0.1:50000" in record.getMessage()
+
+
+def test_a_request_that_goes_bad_when_its_answer_has_begun_gets_no_second_one(connection: Connection) -> None:
+    connection.feed(b"POST /models/a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    connection.protocol.cycle.response_started = True
+    connection.feed(b"rubbish\r\n")
+    assert connection.transport.written == b""
+    assert connection.transport.is_closing()
+
+
+def test_a_refused_body_is_not_kept(connection: Connection) -> None:
+    whole = request(b"x" * 5000, headers=b"Content-Encoding: gzip\r\n")
+    connection.feed(whole[:-1])
+    assert [status for status, _ in connection.answers()] == [415]
+    assert connection.protocol._chunks == []
+
+
+def test_what_comes_behind_a_refused_request_is_not_run_while_it_waits_for_its_turn(connection: Connection) -> None:
+    connection.plane.at_once = False
+    connection.feed(request(b"0") + request(b"1") + b"GET / HTTP/1.1\r\n")
+    connection.feed(b"X: " + b"y" * (1 << 16))
+    connection.plane.waiting[0]()
+    connection.feed(b"\r\n\r\n" + request(b"2"))
+    connection.plane.waiting[1]()
+    assert [status for status, _ in connection.answers()] == [200, 200, 431]
+    assert len(connection.plane.asked) == 2
+    assert connection.loop.tasks == []
+
+
 def test_a_client_that_does_not_read_its_answers_is_not_read_from(connection: Connection) -> None:
     connection.protocol.pause_writing()
     assert not connection.transport.reading
@@ -346,6 +520,63 @@ def test_an_idle_connection_is_closed_and_a_used_one_is_looked_at_again(connecti
     loop.now = due
     look()
     assert connection.transport.is_closing()
+
+
+def pass_time(loop: Loop, until: float) -> None:
+    """Let every call be made that is due by then."""
+    while loop.later and loop.later[0][0] <= until:
+        loop.now, call = loop.later.pop(0)
+        call()
+    loop.now = until
+
+
+@pytest.mark.parametrize("keep_alive", [0, 0.4, 3])
+def test_a_short_keep_alive_does_not_close_a_connection_before_its_first_request(connection: Connection) -> None:
+    pass_time(connection.loop, 4.9)
+    assert not connection.transport.is_closing()
+    pass_time(connection.loop, 5.2)
+    assert connection.transport.is_closing()
+
+
+@pytest.mark.parametrize("keep_alive", [0.4])
+def test_a_short_keep_alive_is_kept_after_each_answer(connection: Connection) -> None:
+    whole = request(b"x")
+    pass_time(connection.loop, 1)
+    connection.feed(whole)
+    pass_time(connection.loop, 1.3)
+    connection.feed(whole[:10])
+    pass_time(connection.loop, 4)
+    connection.feed(whole[10:])
+    connection.plane.at_once = False
+    connection.feed(whole)
+    pass_time(connection.loop, 9)
+    connection.plane.waiting[0]()
+    pass_time(connection.loop, 9.3)
+    assert not connection.transport.is_closing()
+    assert len(connection.answers()) == 3
+    pass_time(connection.loop, 9.6)
+    assert connection.transport.is_closing()
+
+
+@pytest.mark.parametrize("keep_alive", [0])
+def test_no_keep_alive_closes_after_the_answer_and_says_so(connection: Connection) -> None:
+    connection.feed(request(b"x"))
+    assert connection.answers() == [(200, b"x")]
+    assert b"connection: close\r\n" in connection.transport.written
+    assert connection.transport.is_closing()
+
+
+@pytest.mark.parametrize("keep_alive", [0])
+def test_no_keep_alive_is_for_the_application_too(connection: Connection) -> None:
+    connection.feed(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert connection.protocol.cycle.keep_alive is False
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.4, 2.5])
+def test_the_keep_alive_time_is_not_rounded(tmp_path: Path, seconds: float) -> None:
+    settings = Settings(models_dir=tmp_path, keep_alive=seconds)
+    log_config = {"version": 1, "disable_existing_loggers": False}
+    assert make_config(FastAPI(), Lane(1), settings, log_config).timeout_keep_alive == seconds
 
 
 def test_a_connection_that_waits_for_its_answer_is_not_idle(connection: Connection) -> None:

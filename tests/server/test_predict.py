@@ -5,7 +5,7 @@ import io
 import json
 import re
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 
 from app.protocols.predict_json import PredictJson
 from app.runtime import batching
+from app.server.predict import Predict
 from tests import tflite
 from tests.server.inprocess import PATIENCE, InProcess, call_raw, error_of
 from tests.server.test_control import requests
@@ -292,13 +293,52 @@ def test_an_npy_answer_of_a_model_with_two_outputs_is_415(good: InProcess) -> No
     assert "total" in message
 
 
+# 415 for what is wrapped around the body
+
+
+@pytest.mark.parametrize(
+    ("headers", "named"),
+    [
+        ({"content_encoding": "gzip"}, "Content-Encoding"),
+        ({"content_encoding": "identity, br"}, "Content-Encoding"),
+        ({"content_type": "application/json; charset=utf-16"}, "charset"),
+        ({"content_type": "application/json;Charset = latin-1"}, "charset"),
+    ],
+)
+def test_a_coded_body_is_415(good: InProcess, headers: dict[str, str], named: str) -> None:
+    message = error_of(good.send("/predict", RECORD, **headers), 415)
+
+    assert named in message
+    assert "not supported" in message
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content_encoding": "identity"},
+        {"content_encoding": ""},
+        {"content_type": "application/json; charset=UTF-8"},
+        {"content_type": 'application/json; x=y; charset="us-ascii"'},
+    ],
+)
+def test_a_body_that_is_named_plain_is_taken(good: InProcess, headers: dict[str, str]) -> None:
+    assert good.send("/predict", RECORD, **headers).json() == ANSWER
+
+
 # 413
+
+
+GONE = {"type": "http.disconnect"}
+
+
+def part(body: bytes, more: bool = True) -> dict[str, Any]:
+    return {"type": "http.request", "body": body, "more_body": more}
 
 
 def test_a_body_that_says_that_it_is_too_large_is_413_before_any_of_it_is_read(good: InProcess) -> None:
     headers = [(b"content-length", b"4097")]
 
-    start, body = good.run(call_raw(good.app, "/predict", [], headers))
+    start, body, _ = good.run(call_raw(good.app, "/predict", [GONE], headers))
 
     assert start["status"] == 413
     message = json.loads(body["body"])["error"]
@@ -312,13 +352,47 @@ def test_a_body_of_the_largest_size_is_taken(good: InProcess) -> None:
 
 
 def test_a_chunked_body_is_413_as_soon_as_it_is_too_large(good: InProcess) -> None:
-    chunk = {"type": "http.request", "body": b" " * 1000, "more_body": True}
-
-    # Were a sixth asked for, `call_raw` would fail.
-    start, body = good.run(call_raw(good.app, "/predict", [chunk] * 5))
+    start, body, _ = good.run(call_raw(good.app, "/predict", [*[part(b" " * 1000)] * 5, GONE]))
 
     assert start["status"] == 413
     assert "4096" in json.loads(body["body"])["error"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "read"),
+    [([part(b" " * 5000, more=False)], 1), ([part(b" " * 1000)] * 5 + [part(b"", more=False)], 6),
+     ([part(b" " * 1000)] * 20, 9)],
+    ids=["whole", "chunks", "endless"],
+)  # fmt: skip
+def test_an_answer_of_413_is_over_once_the_rest_is_dropped_or_too_much_of_it(
+    good: InProcess, parts: list[dict[str, Any]], read: int
+) -> None:
+    asked = 0
+
+    def count() -> Iterator[dict[str, Any]]:
+        nonlocal asked
+        for each in parts:
+            asked += 1
+            yield each
+
+    sent: list[dict[str, Any]] = []
+    messages = count()
+
+    async def receive() -> dict[str, Any]:
+        return next(messages)
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append({**message, "asked": asked})
+
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": [], "path_params": {}}
+    good.run(Predict(good.services.dataplane, 4096)(scope, receive, send))
+
+    start, body, end = sent
+    assert start["status"] == 413
+    assert body["more_body"]
+    assert body["asked"] == min(len(parts), 5), "the answer does not wait"
+    assert not end.get("more_body", False)
+    assert end["asked"] == read
 
 
 @pytest.mark.parametrize("length", [b"", b"-1", b"4e3", b"0x10", b"9" * 100, "²".encode("latin-1")])
@@ -344,16 +418,11 @@ def test_a_chunked_body_is_put_together(good: InProcess) -> None:
 # 500
 
 
-def test_a_model_that_fails_on_a_request_is_500_with_a_request_id_that_the_log_explains(
-    good: InProcess, caplog: pytest.LogCaptureFixture
-) -> None:
-    message = error_of(good.post("/predict/lookup", {"instance": [99]}), 500)
+def test_values_that_the_model_does_not_run_on_are_the_caller_s_fault_and_told_to_the_caller(good: InProcess) -> None:
+    message = error_of(good.post("/predict/lookup", {"instance": [99]}), 400)
 
-    identity = re.search(r"\b[0-9a-f]{16}\b", message)
-    assert identity
-    assert "gather" not in message
-    assert identity[0] in caplog.text
-    assert "gather index out of bounds" in caplog.text
+    assert message.startswith("model 'lookup' does not run on these shapes and values: ")
+    assert "gather index out of bounds" in message
     assert good.post("/predict/lookup", {"instance": [1]}).json() == {"prediction": [20]}, "it serves on"
 
 

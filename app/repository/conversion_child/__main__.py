@@ -36,7 +36,10 @@ def main() -> None:
     except Refused as error:
         say({"error": str(error)})
     except Exception as error:
-        too_little = f"the conversion needs more than the {request['memory'] >> 20} MiB that it may use"
+        too_little = (
+            f"the conversion needs more than the {request['memory'] >> 20} MiB that it may use: "
+            "give it more by --conversion-memory or LITEPOOL_CONVERSION_MEMORY"
+        )
         say({"error": too_little if is_out_of_memory(error) else explain(error)})
     channel.flush()
     # TensorFlow's threads need no orderly end, and waiting for it costs a second.

@@ -75,7 +75,7 @@ class KerasModel(Model):
         link.symlink_to(source)
         self._model = keras.saving.load_model(link, compile=False, safe_mode=True)
         exported = out / "export"
-        self._model.export(str(exported), verbose=False)
+        self._model.export(str(exported), verbose=False, input_signature=self._own_batch())
         loaded = tf.saved_model.load(str(exported))
         function = loaded.signatures["serving_default"]
         self.signature = "serving_default"
@@ -87,6 +87,22 @@ class KerasModel(Model):
         if any(old != new for old, new in self._names.items()):
             self.saved = out / "renamed"
             self._save_renamed(loaded, function)
+
+    def _own_batch(self) -> list[Any] | None:
+        """The inputs as the model has them, if Keras' export, which frees the batch, would make it inconvertible.
+
+        TFLite has no recurrent layer over a free batch, but has one over a batch of 1.
+        """
+        recurrent = [layer for layer in self._model._flatten_layers() if isinstance(layer, self._keras.layers.RNN)]
+        loops = any(not layer.unroll for layer in recurrent)
+        if not loops or any(tensor.shape[:1] != (1,) for tensor in self._model.inputs):
+            return None
+        spec = self._keras.InputSpec
+        return [
+            self._keras.tree.map_structure(
+                lambda tensor: spec(dtype=tensor.dtype, shape=tensor.shape, name=tensor.name), self._model.input
+            )
+        ]
 
     def _output_names(self, exported: list[str]) -> dict[str, str]:
         """`{name in Keras' export: layer's name}`; Keras calls the outputs of a list `output_0`, `output_1`, ..."""

@@ -2,6 +2,11 @@
 
 import re
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+_WRAPPER = re.compile(r"Exception encountered when calling |Error when deserializing |in user code:|Traceback |File \"")
+"""Lines that say where something went wrong; what it was follows."""
+
 
 class Refused(Exception):
     """The model is not converted, for a reason that a person can act on."""
@@ -24,10 +29,11 @@ def explain(error: BaseException | None) -> str:
     if "TensorListReserve" in text:
         return (
             "it holds a recurrent layer over a free batch, which TFLite does not have: build that layer with "
-            "unroll=True, for a fixed number of steps"
+            "unroll=True, for a fixed number of steps, or the model with a batch of 1"
         )
     if missing := re.findall(r"(?:Custom|TF Select) ops: ([\w, ]+)", text):
         return f"it needs operations that TFLite does not have, {', '.join(map(str.strip, missing))}: use other layers"
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    lines = [line.strip() for line in _COLOURS.sub("", text).splitlines() if line.strip()]
+    line = next((line for line in lines if not _WRAPPER.match(line)), lines[0] if lines else "")
     line = re.sub(r"<unknown>:0: |loc\(.*\): |\{\{.*?\}\} ", "", line)
     return f"{type(error).__name__}: {line[:300]}" if line else type(error).__name__

@@ -63,5 +63,6 @@ def fence(rights: int, allowed: Iterable[str | Path]) -> None:
 
 def readable(source: Path, out: Path) -> list[str | Path]:
     """What the conversion has to read: the model, and the Python that runs. A model's files may be links."""
-    links = [path.resolve() for path in source.rglob("*") if path.is_symlink()] if source.is_dir() else []
+    # Unlike Path.resolve(), realpath() lets links that lead in a circle be.
+    links = [os.path.realpath(path) for path in source.rglob("*") if path.is_symlink()] if source.is_dir() else []
     return [source, *links, out, sys.prefix, sys.base_prefix, *sys.path, *_SYSTEM, *_SYSTEM_FACTS]
