@@ -4,6 +4,7 @@ Each field is an option of `litepool serve` and a variable `LITEPOOL_<NAME>`; do
 """
 
 import os
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +28,11 @@ def available_cpus() -> int:
     if quota == "max":
         return cpus
     return max(1, min(cpus, int(quota) // int(period)))
+
+
+# Kubernetes tells every pod of a Service called litepool by LITEPOOL_PORT=tcp://10.0.0.1:8000 and the like.
+_OF_A_SERVICE = re.compile(r"(tcp|udp|sctp)://")
+_BY_A_SERVICE = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT.*)|PORT_\d+_(TCP|UDP|SCTP).*)$")
 
 
 class Settings(BaseSettings):
@@ -96,6 +102,11 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people or for machines.")
     access_log: bool = Field(False, description="Log a line for each request.")
 
+    @field_validator("port", mode="before")
+    @classmethod
+    def _port_of_a_service_is_not_ours(cls, value: object) -> object:
+        return cls.model_fields["port"].default if isinstance(value, str) and _OF_A_SERVICE.match(value) else value
+
     @field_validator("models_dir")
     @classmethod
     def _models_dir_is_a_folder(cls, value: Path) -> Path:
@@ -136,7 +147,7 @@ def unknown_variables() -> list[str]:
     known = [PREFIX + name.upper() for name in Settings.model_fields]
     lines = []
     for name in sorted(os.environ):
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not _BY_A_SERVICE.match(name):
             near = get_close_matches(name.upper(), known, 1, cutoff=0.8)
             lines.append(f"{name!r} is no setting" + (f": did you mean {near[0]}?" if near else ", and is not read"))
     return lines

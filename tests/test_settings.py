@@ -243,3 +243,16 @@ def test_without_a_cgroup_cpus_are_those_of_the_affinity(monkeypatch: pytest.Mon
     monkeypatch.setattr(Path, "read_text", missing)
 
     assert available_cpus() == 2
+
+
+def test_what_kubernetes_says_of_a_service_called_litepool_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "LITEPOOL_PORT": "tcp://10.0.0.1:80",
+        "LITEPOOL_SERVICE_HOST": "10.0.0.1",
+        "LITEPOOL_SERVICE_PORT_HTTP": "80",
+        "LITEPOOL_PORT_80_TCP_ADDR": "10.0.0.1",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    assert Settings(models_dir=Path()).port == 8000
+    assert unknown_variables() == []

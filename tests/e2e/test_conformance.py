@@ -147,17 +147,26 @@ def test_predictions_and_other_routes_keep_their_order_on_one_connection(raw: Ra
     assert [bodies[2], bodies[5]] == [prediction(1), prediction(2)]
 
 
+LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+NOSUCH = b"GET /nosuch HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
 def test_a_prediction_does_not_overtake_another_route_before_it(raw: Raw) -> None:
     for value in range(20):
-        raw.send(
-            b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
-            + one(value, "/predict/fast")
-            + b"GET /nosuch HTTP/1.1\r\nHost: x\r\n\r\n"
-        )
+        raw.send(LIVEZ + one(value, "/predict/fast") + NOSUCH)
         first, second, third = (raw.answer() for _ in range(3))
         assert b"alive" in first[2]
         assert second[2] == prediction(value)
         assert third[0] == 404
+
+
+def test_a_prediction_does_not_overtake_a_slow_answer_of_the_application(raw: Raw) -> None:
+    # A query makes it a request for the application, which waits for the pool.
+    raw.send(many(3000, "/predict/slow?a=b") + one(1, "/predict/fast") + NOSUCH + one(2, "/predict/fast"))
+    assert b"predictions" in raw.answer()[2]
+    assert raw.answer()[2] == prediction(1)
+    assert raw.answer()[0] == 404
+    assert raw.answer()[2] == prediction(2)
 
 
 UPGRADE = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"

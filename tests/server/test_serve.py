@@ -15,7 +15,7 @@ def test_settings_reach_uvicorn(tmp_path: Path, access_log: bool, keep_alive: fl
     settings = Settings(models_dir=tmp_path, access_log=access_log, keep_alive=keep_alive)
     lane = Lane(settings.max_body_bytes)
 
-    config = make_config(FastAPI(), lane, settings, {"version": 1})
+    config = make_config(FastAPI(), lane, settings, {"version": 1, "disable_existing_loggers": False})
 
     assert config.access_log is access_log
     assert config.timeout_keep_alive == keep_alive
