@@ -5,7 +5,7 @@ import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
-_LARGE = 256 * 1024
+_LARGE = 1 << 20
 """Blocks of this many bytes go back to the system when they are freed. glibc would raise the mark to whatever was freed
 last, and a worker that has once seen a large batch would keep all its memory for ever."""
 
