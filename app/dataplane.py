@@ -2,10 +2,10 @@
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import orjson
 
@@ -31,15 +31,11 @@ _JSON_TYPES = frozenset({"", JSON, "text/json", "application/x-www-form-urlencod
 """What a JSON body may be called. The last is what curl says of any body when it is told nothing."""
 
 
-class Answer(NamedTuple):
-    """A successful reply."""
+class Caller(Protocol):
+    """Whoever waits for a reply: one of these is called, once, on the loop's thread, perhaps before `run` returns."""
 
-    body: bytes
-    media_type: str
-
-
-Deliver = Callable[[Answer | LitepoolError], None]
-"""How an edge gets its reply; called once, on the loop's thread, perhaps before `predict` returns."""
+    def answer(self, body: bytes, media_type: str) -> None: ...
+    def refuse(self, error: LitepoolError) -> None: ...
 
 
 class Codec(Protocol):
@@ -50,9 +46,10 @@ class Codec(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """How a request is decoded and its answer encoded."""
+class Route:
+    """What serves a request, how it is decoded and how its answer is encoded."""
 
+    bound: "Bound"
     decoder: Codec
     encoder: Codec
     media_type: str
@@ -68,11 +65,10 @@ class Bound:
         self.metrics = metrics
         self._json = PredictJson(servable.signature)
         self._npy = npy.Npy(servable.signature)
-        self._usual = {
-            (kind, accept): Way(self._json, self._json, JSON) for kind in (JSON, "") for accept in ("*/*", JSON, "")
-        }
+        usual = Route(self, self._json, self._json, JSON)
+        self._usual = {(kind, accept): usual for kind in (JSON, "") for accept in ("*/*", JSON, "")}
 
-    def way(self, content_type: str, accept: str) -> Way:
+    def route(self, content_type: str, accept: str) -> Route:
         """Choose the codecs by the request's headers.
 
         Raises:
@@ -90,9 +86,9 @@ class Bound:
         else:
             raise UnsupportedFormat(f"Content-Type: expected {JSON} or {npy.MEDIA_TYPE}, found {content_type[:80]!r}")
         if not wants(accept, npy.MEDIA_TYPE):
-            return Way(decoder, self._json, JSON)
+            return Route(self, decoder, self._json, JSON)
         self._npy.check_encodes()
-        return Way(decoder, self._npy, npy.MEDIA_TYPE)
+        return Route(self, decoder, self._npy, npy.MEDIA_TYPE)
 
 
 def wants(accept: str, media_type: str) -> bool:
@@ -109,7 +105,7 @@ def _drop_bad_samples(loaded: Loaded, bound: Bound) -> None:
     samples = loaded.opened.samples
     for index, sample in reversed(list(enumerate(samples))):
         try:
-            bound.way(JSON, "").decoder.decode(orjson.dumps(sample.request))
+            bound.route(JSON, "").decoder.decode(orjson.dumps(sample.request))
         except InvalidArgument as error:
             log.warning("%s: samples.json[%d] is left out: %s", loaded.servable.name, index, error.message)
             del samples[index]
@@ -118,57 +114,47 @@ def _drop_bad_samples(loaded: Loaded, bound: Bound) -> None:
 class Exchange(Job):
     """One request of `/predict` on its way. Keep it to `abandon` it when the client has gone."""
 
-    __slots__ = (
-        *("_answer", "_body", "_bound", "_call", "_decode_ns"),
-        *("_deliver", "_encode_ns", "_started", "_way"),
-    )
+    _answer = b""
+    _call: Call | None = None
+    _decode_ns = 0
+    _encode_ns = 0
 
-    def __init__(self, bound: Bound, way: Way, body: bytes, deliver: Deliver, timeout_ns: int) -> None:
-        super().__init__()
-        self._bound = bound
-        self._way = way
+    def __init__(self, route: Route, body: bytes, caller: Caller, timeout_ns: int) -> None:
+        self._route = route
         self._body = body
-        self._deliver = deliver
-        self._call: Call | None = None
-        self._answer = b""
+        self._caller = caller
         self._started = perf_counter_ns()
         self.deadline = self._started + timeout_ns
-        self._decode_ns = 0
-        self._encode_ns = 0
 
     def prepare(self) -> None:
         if self._call is None:
             start = perf_counter_ns()
-            call = self._call = self._way.decoder.decode(self._body)
-            self.inputs = call.inputs
-            self.rows = call.rows
+            call = self._call = self._route.decoder.decode(self._body)
+            self.inputs, self.rows, _ = call
             self._body = b""
             self._decode_ns = perf_counter_ns() - start
 
     def accept(self, outputs: Sequence[Array]) -> None:
         assert self._call is not None
         start = perf_counter_ns()
-        self._answer = self._way.encoder.encode(self._call, outputs)
+        self._answer = self._route.encoder.encode(self._call, outputs)
         self._encode_ns = perf_counter_ns() - start
 
     def finish(self, error: Exception | None) -> None:
-        phases = (
-            self._decode_ns,
-            self.queue_ns,
-            self.invoke_ns,
-            self._encode_ns,
-            perf_counter_ns() - self._started,
-        )
-        metrics = self._bound.metrics
+        total_ns = perf_counter_ns() - self._started
+        route = self._route
+        metrics = route.bound.metrics
         if error is None:
-            metrics.record("OK", self.rows, phases)
-            self._deliver(Answer(self._answer, self._way.media_type))
-        elif isinstance(error, LitepoolError):
-            metrics.record(error.code.value, 0, phases)
-            self._deliver(error)
+            metrics.answered((self.rows, self._decode_ns, self.queue_ns, self.invoke_ns, self._encode_ns, total_ns))
+            self._caller.answer(self._answer, route.media_type)
+            return
+        phases = (self._decode_ns, self.queue_ns, self.invoke_ns, self._encode_ns, total_ns)
+        if isinstance(error, LitepoolError):
+            metrics.refused(error.code.value, phases)
+            self._caller.refuse(error)
         else:
             assert isinstance(error, Abandoned)
-            metrics.record("CANCELLED", 0, phases)
+            metrics.refused("CANCELLED", phases)
 
 
 class DataPlane:
@@ -184,36 +170,53 @@ class DataPlane:
         self._timeout_ns = round(request_timeout * 1e9)
         self._bound: dict[str | None, Bound] = {}
 
-    def predict(self, model: str | None, body: bytes, content_type: str, accept: str, deliver: Deliver) -> Job | None:
-        """Answer a request of `/predict`.
+    def predict(self, model: str | None, body: bytes, content_type: str, accept: str, caller: Caller) -> Job | None:
+        """Answer a request of `/predict`; the arguments are those of `route` and of `run`."""
+        try:
+            route = self.route(model, content_type, accept)
+        except LitepoolError as error:
+            caller.refuse(error)
+            return None
+        return self.run(route, body, caller)
+
+    def route(self, model: str | None, content_type: str, accept: str) -> Route:
+        """What serves requests with these headers, until `refresh` is called. A refusal is counted.
 
         Args:
             model: a name from the path; None for the default model.
             content_type: the request's, as sent; empty when it has none.
             accept: the media types that the caller takes, as sent.
-            deliver: gets the answer or the error.
 
-        Returns:
-            The job, if it is still under way.
+        Raises:
+            NotFound, Unavailable: nothing does.
+            UnsupportedFormat: there is no codec for it.
         """
         bound = self._bound.get(model)
         if bound is None:
             error = self._why_not(model)
-            self._metrics.unknown.record(error.code.value, 0, ())
-            deliver(error)
-            return None
+            self._metrics.unknown.refused(error.code.value)
+            raise error
         try:
-            way = bound.way(content_type, accept)
+            return bound.route(content_type, accept)
         except LitepoolError as error:
-            bound.metrics.record(error.code.value, 0, ())
-            deliver(error)
-            return None
-        exchange = Exchange(bound, way, body, deliver, self._timeout_ns)
+            bound.metrics.refused(error.code.value)
+            raise
+
+    def run(self, route: Route, body: bytes, caller: Caller) -> Job | None:
+        """Answer a request.
+
+        Args:
+            caller: gets the answer or the error.
+
+        Returns:
+            The job, if it is still under way.
+        """
+        exchange = Exchange(route, body, caller, self._timeout_ns)
         try:
             inline = len(body) < _OFFLOAD_BYTES
             if inline:
                 exchange.prepare()
-            bound.servable.submit(exchange, inline)
+            route.bound.servable.submit(exchange, inline)
         except LitepoolError as error:
             exchange.finish(error)
             return None

@@ -9,6 +9,7 @@ import numpy as np
 
 from app.runtime.interpreter import Runner
 from app.runtime.job import Job
+from app.runtime.plan import Wishes, make_plan
 from app.runtime.pool import Pool
 from app.runtime.profile import Profile, example_inputs
 from app.runtime.servable import Lanes, Servable
@@ -34,6 +35,7 @@ def make_servable(
     mixing: str | None = "nobody has looked",
     inline_us: float = 300.0,
     queue_size: int = 16,
+    wishes: Wishes = Wishes(),
 ) -> Servable:
     """A servable named `m`, version 1. Requests share no invoke unless `mixing` is None."""
     # LiteRT maps the file: a model written over another would change that one too.
@@ -44,7 +46,9 @@ def make_servable(
     )
     first = Runner(path)
     example = example_inputs(first.signature(), free=16, rows=1)
-    return Servable("m", 1, path, first, Profile(invoke_us or {1: 10.0}), mixing, example, lanes)
+    profile = Profile(invoke_us or {1: 10.0})
+    plan = make_plan(profile, mixing, first.stateful(), first.unpredictable(), inline_us, wishes)
+    return Servable("m", 1, path, first, plan, example, lanes)
 
 
 class Recorded(Job):

@@ -2,6 +2,7 @@
 
 import math
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,17 @@ _SAFE_SQUARES = 1e77
 """A float64 that is below the first, or whose square is below the second, is within float32's range."""
 
 
-Plan = tuple[Form, str, Shape, Skeleton | None]
-"""What a key means: its form, itself, the shape that is wanted, and the skeleton of an item where that is fixed."""
+Narrow = Callable[[Array], Array | None]
+"""To a smaller dtype; None when a number does not fit."""
+
+Plan = tuple[Form, str, Shape, int, Skeleton | None]
+"""What a key means: its form, itself, the shape that is wanted, the size of a flat list (-1 for any, 0 for one that is
+not flat), and the skeleton of an item where that is fixed."""
 
 
 def _plan(form: Form, shape: Shape) -> Plan:
     fixed = len(shape) > 1 and min(shape[1:]) > 0
-    return form, form.value, shape, Skeleton(shape[1:]) if fixed else None
+    return form, form.value, shape, shape[0] if len(shape) == 1 else 0, Skeleton(shape[1:]) if fixed else None
 
 
 class _Local(threading.local):
@@ -50,47 +55,49 @@ class BufferReader:
     """
 
     def __init__(self, spec: TensorSpec, wanted: dict[Form, Shape]) -> None:
-        self._dtype = spec.dtype
         self._kind: Any = {"f": "d", "i": "i", "u": "i"}.get(spec.dtype.kind)
         if spec.dtype == np.uint64:
             self._kind = "u"
-        self._narrow = spec.dtype in (np.float32, np.float16)
-        self._limits = np.iinfo(spec.dtype) if spec.dtype.kind in "iu" and spec.dtype.itemsize < 8 else None
+        if spec.dtype == np.float16:
+            self._kind = None
+        self._wide = {"d": np.float64, "i": np.int64, "u": np.uint64}.get(self._kind)
+        self._narrow = _narrowing(spec.dtype)
         self._plans: dict[bytes, Plan] = {}
         if self._kind is not None:
             self._plans = {form.value.encode(): _plan(form, shape) for form, shape in wanted.items()}
-        self.fixed = self._kind is not None and _plan(Form.INSTANCES, wanted[Form.INSTANCES])[3] is not None
+        self.fixed = self._kind is not None and _plan(Form.INSTANCES, wanted[Form.INSTANCES])[4] is not None
         """Whether a record's shape has no free dimension, and there is more to it than one number."""
         self._local = _Local()
 
     def read(self, body: bytes) -> tuple[Form, Array] | None:
         """The form and the array, of a shape that is wanted; None wherever another road must look."""
-        start = body.find(b'"') + 1
-        end = body.find(b'"', start)
+        find = body.find
+        start = find(b'"') + 1
+        end = find(b'"', start)
         plan = self._plans.get(body[start:end])
         # One key and no string more: then every bracket and comma in the text is one of the lists'.
-        if plan is None or body.find(b'"', end + 1) >= 0 or body.startswith(_BYTE_ORDER_MARK):
+        if plan is None or find(b'"', end + 1) >= 0 or body.startswith(_BYTE_ORDER_MARK):
             return None
-        form, key, wanted, skeleton = plan
+        form, key, wanted, size, skeleton = plan
         if skeleton is not None:
             numbers = self._numbers(body, key) if len(body) >= _SMALL else None
             return None if numbers is None else self._shaped(body, form, wanted, skeleton, numbers)
-        if len(wanted) != 1 or body.find(b"[", body.find(b"[", end) + 1) >= 0:
+        if not size or find(b"[", find(b"[", end) + 1) >= 0:
             return None
         numbers = self._numbers(body, key)
-        if numbers is None or not len(numbers) or wanted[0] not in (FREE, len(numbers)):
+        if numbers is None or (len(numbers) != size if size > 0 else not len(numbers)):
             return None
         return form, numbers
 
     def read_list(self, text: bytes, form: Form) -> Array | None:
         """The records of a list of them, without a key around it; None wherever another road must look."""
         plan = self._plans.get(form.value.encode())
-        if plan is None or plan[3] is None:
+        if plan is None or plan[4] is None:
             return None
         numbers = self._numbers(text, None)
         if numbers is None:
             return None
-        shaped = self._shaped(text, form, (FREE, *plan[2][1:]), plan[3], numbers)
+        shaped = self._shaped(text, form, (FREE, *plan[2][1:]), plan[4], numbers)
         return shaped[1] if shaped is not None else None
 
     def _numbers(self, body: bytes, key: str | None) -> Array | None:
@@ -98,22 +105,11 @@ class BufferReader:
         try:
             document: Any = parser.parse(body)
             value = document if key is None else document[key]
-            numbers: Array = np.frombuffer(
-                value.as_buffer(of_type=self._kind),
-                np.float64 if self._kind == "d" else np.int64 if self._kind == "i" else np.uint64,
-            )
+            numbers: Array = np.frombuffer(value.as_buffer(of_type=self._kind), self._wide)
         except (ValueError, TypeError, RuntimeError, AttributeError):
             # Not JSON, not numbers only, an integer of more than 64 bits, no list, or no object at all.
             return None
-        if self._narrow:
-            if self._dtype != np.float32 or not _fits_float32(numbers):
-                return None
-            return numbers.astype(np.float32)
-        if self._limits is not None:
-            if len(numbers) and not (self._limits.min <= numbers.min() and numbers.max() <= self._limits.max):
-                return None
-            return numbers.astype(self._dtype)
-        return numbers
+        return numbers if self._narrow is None else self._narrow(numbers)
 
     def _shaped(
         self, body: bytes, form: Form, wanted: Shape, skeleton: Skeleton, numbers: Array
@@ -124,7 +120,26 @@ class BufferReader:
         return form, numbers.reshape(rows, *wanted[1:])
 
 
-def _fits_float32(numbers: Array) -> bool:
+def _narrowing(dtype: np.dtype[Any]) -> Narrow | None:
+    """From simdjson's type for numbers of this kind to `dtype`; None when they are of one size."""
+    if dtype == np.float32:
+        return _to_float32
+    if dtype.kind not in "iu" or dtype.itemsize == 8:
+        return None
+    limits = np.iinfo(dtype)
+
+    def narrow(numbers: Array) -> Array | None:
+        if len(numbers) and not (limits.min <= numbers.min() and numbers.max() <= limits.max):
+            return None
+        return numbers.astype(dtype)
+
+    return narrow
+
+
+def _to_float32(numbers: Array) -> Array | None:
     if len(numbers) <= _DOT:
-        return bool(np.dot(numbers, numbers) < _SAFE_SQUARES)
-    return bool(numbers.max() < _SAFE and numbers.min() > -_SAFE)
+        if not numbers.dot(numbers) < _SAFE_SQUARES:
+            return None
+    elif not (numbers.max() < _SAFE and numbers.min() > -_SAFE):
+        return None
+    return numbers.astype(np.float32)

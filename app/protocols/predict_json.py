@@ -66,6 +66,8 @@ class PredictJson:
         """Write the answer to `call`; `outputs` are in the signature's order, each `[rows, *record]`."""
         _, _, form = call
         if form is Form.INSTANCE:
+            if len(outputs) == 1:
+                return b'{"prediction":%b}' % orjson.dumps(outputs[0][0], _contiguous, _NUMPY)
             return b'{"prediction":%b}' % self._dump([output[0] for output in outputs])
         if form is Form.INPUTS:
             return b'{"outputs":%b}' % self._dump([output[0] for output in outputs] if self._bare_rows else outputs)

@@ -14,6 +14,7 @@ from app.repository.samples import Sample, read_samples
 from app.runtime import batching
 from app.runtime.independence import why_dependent
 from app.runtime.interpreter import Model, Runner
+from app.runtime.plan import Plan, make_plan
 from app.runtime.profile import Profile, measure, workable_inputs
 from app.runtime.servable import Lanes, Servable
 from app.tensors import Array, Batching, Signature
@@ -33,6 +34,8 @@ class Opened:
     signature: Signature
     stateful: bool
     """Whether it keeps variables between invokes."""
+    unpredictable: bool
+    """Whether what an invoke costs depends on its input."""
     profile: Profile
     example: list[Array]
     """One record of each input, `[1, *record]`, that the model runs on."""
@@ -41,6 +44,12 @@ class Opened:
     samples: list[Sample] = field(default_factory=list)
     conversion: dict[str, Any] | None = None
     parity: Parity | None = None
+
+    def plan(self, inline_us: float) -> Plan:
+        """How it is to be run; `inline_us` as in `make_plan`, which may raise ModelError."""
+        return make_plan(
+            self.profile, self.mixing, self.stateful, self.unpredictable, inline_us, self.config.lane.wishes()
+        )
 
     def example_request(self) -> dict[str, Any]:
         """A body of `/predict` that works: the first sample, or one record that the model was seen to run on."""
@@ -78,12 +87,12 @@ def open_model(
         progress(f"loading {source.path.name}")
         model = converter.keep(source)
         # What checks and measures a model is not what serves it: large batches leave an interpreter large.
-        runner = Runner(model)
+        runner = Runner(model, config.lane.threads)
         example = workable_inputs(runner, runner.signature())
         return _measured(source, config, model, samples, runner, example)
     entry = converter.convert(source, config, progress)
     progress("comparing with TensorFlow")
-    runner = Runner(entry.model)
+    runner = Runner(entry.model, config.lane.threads)
     inputs, expected = read_reference(entry.parity, entry.report, runner.signature())
     parity = compare(runner, runner.signature(), inputs, expected, config.allowed_difference)
     opened = _measured(source, config, entry.model, samples, runner, inputs)
@@ -103,6 +112,7 @@ def _measured(
         size=len(model) if isinstance(model, bytes) else model.stat().st_size,
         signature=signature,
         stateful=runner.stateful(),
+        unpredictable=runner.unpredictable(),
         profile=measure(runner, signature, records),
         example=example,
         mixing=why_dependent(runner, signature, example),
@@ -118,10 +128,10 @@ def load(source: Source, converter: Converter, lanes: Lanes, progress: Callable[
     """
     start = monotonic()
     opened = open_model(source, converter, progress)
-    profile, mixing = opened.profile, opened.mixing
-    first = Runner(opened.model)
+    plan = opened.plan(lanes.inline_us)
+    first = Runner(opened.model, plan.threads)
     batching.run(first, opened.signature.batching, opened.example, 1)
-    servable = Servable(source.name, source.version, opened.model, first, profile, mixing, opened.example, lanes)
+    servable = Servable(source.name, source.version, opened.model, first, plan, opened.example, lanes)
     log.info("%s %d: ready in %.1f s; %s", source.name, source.version, monotonic() - start, summary(opened))
     return Loaded(servable, opened)
 

@@ -7,12 +7,35 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import ModelError
+from app.runtime.plan import Wishes
 from app.tensors import FREE, Signature, show_shape
 
 Quantization = Literal["none", "float16", "dynamic"]
 
 DEFAULT_TOLERANCE: dict[Quantization, float] = {"none": 1e-4, "float16": 1e-2, "dynamic": 0.1}
 """Largest difference from TensorFlow, relative to an output's largest absolute value, that a model is served with."""
+
+
+class LaneConfig(BaseModel):
+    """`[lane]`: what is fixed in place of what the measured profile says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    inline_rows: int | None = Field(
+        None,
+        ge=0,
+        description="Batches of up to so many records run on the event loop, larger ones on a pool thread; 0: none do.",
+    )
+    merge_rows: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="The most records of different requests in one invoke; 1: requests never share one.",
+    )
+    threads: int = Field(1, ge=1, le=256, description="LiteRT's own threads in each interpreter.")
+
+    def wishes(self) -> Wishes:
+        return Wishes(self.inline_rows, self.merge_rows, self.threads)
 
 
 class ModelConfig(BaseModel):
@@ -34,6 +57,10 @@ class ModelConfig(BaseModel):
         allow_inf_nan=False,
         description="Largest difference from TensorFlow, relative to the output's scale, that is served. "
         "Default: 1e-4 for `none`, 1e-2 for `float16`, 0.1 for `dynamic`.",
+    )
+
+    lane: LaneConfig = Field(
+        default=LaneConfig(), description="Where invokes run and what they share, in place of what was measured."
     )
 
     @property
@@ -93,6 +120,10 @@ def _faults(error: ValidationError, given: dict[str, Any]) -> str:
     """Of each wrong key its value and what is wrong with that; a key of two forms is wrong by both."""
     wrong: dict[str, list[str]] = {}
     for fault in error.errors():
-        known = f"; the keys are {', '.join(ModelConfig.model_fields)}" if fault["type"] == "extra_forbidden" else ""
-        wrong.setdefault(str(fault["loc"][0]), []).append(fault["msg"] + known)
-    return "; ".join(f"{key} = {repr(given[key])[:100]}: {' or '.join(faults)}" for key, faults in wrong.items())
+        key, *rest = map(str, fault["loc"])
+        value, fields = given[key], ModelConfig.model_fields
+        if key == "lane" and rest:
+            key, value, fields = f"lane.{rest[0]}", value[rest[0]], LaneConfig.model_fields
+        known = f"; the keys are {', '.join(fields)}" if fault["type"] == "extra_forbidden" else ""
+        wrong.setdefault(f"{key} = {repr(value)[:100]}", []).append(fault["msg"] + known)
+    return "; ".join(f"{place}: {' or '.join(faults)}" for place, faults in wrong.items())

@@ -5,6 +5,7 @@ from typing import Any
 from app.repository.layout import Source
 from app.repository.loader import Opened, batch_class
 from app.repository.manager import Entry
+from app.runtime.plan import Plan
 from app.tensors import Signature, TensorSpec
 
 
@@ -27,13 +28,18 @@ def full(entry: Entry) -> dict[str, Any]:
         report |= of_source(entry.source)
     if entry.loaded is not None:
         report |= of_opened(entry.loaded.opened)
-        servable = entry.loaded.servable
-        report["lane"] = {
-            "default": "inline" if servable.inline_rows else "pool",
-            "inline_rows": servable.inline_rows,
-            "merge_rows": servable.merge_rows,
-        }
+        report["lane"] = of_plan(entry.loaded.servable.plan)
     return report
+
+
+def of_plan(plan: Plan) -> dict[str, Any]:
+    """Where a servable's invokes run and what they share."""
+    return {
+        "default": "inline" if plan.inline_rows else "pool",
+        "inline_rows": plan.inline_rows,
+        "merge_rows": plan.merge_rows,
+        "threads": plan.threads,
+    }
 
 
 def of_source(source: Source) -> dict[str, Any]:

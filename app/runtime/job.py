@@ -18,16 +18,14 @@ class Job:
     once. Times are in nanoseconds of `perf_counter_ns`.
     """
 
-    __slots__ = ("abandoned", "deadline", "inputs", "invoke_ns", "queue_ns", "queued_at", "rows")
-
-    def __init__(self) -> None:
-        self.deadline = 0
-        self.abandoned = False
-        self.inputs: tuple[Array, ...] = ()
-        self.rows = 0
-        self.queued_at = 0
-        self.queue_ns = 0
-        self.invoke_ns = 0
+    # Of the class, until a job has its own: most never do.
+    deadline = 0
+    abandoned = False
+    inputs: tuple[Array, ...] = ()
+    rows = 0
+    queued_at = 0
+    queue_ns = 0
+    invoke_ns = 0
 
     def prepare(self) -> None:
         """Fill `inputs` and `rows` if that has not been done.

@@ -2,7 +2,6 @@
 
 import logging
 import secrets
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,8 +15,8 @@ from app.errors import Internal, InvalidArgument, LitepoolError, ModelError, Que
 from app.runtime import batching
 from app.runtime.interpreter import Model, Runner
 from app.runtime.job import Abandoned, Job
+from app.runtime.plan import Plan
 from app.runtime.pool import Pool, Queue
-from app.runtime.profile import Profile
 from app.runtime.split import Outcome, Split, bounds, outputs_of
 from app.tensors import FREE, Array, Signature
 
@@ -32,7 +31,7 @@ class Lanes:
         soon: `loop.call_soon`, to run what this turn of the loop has gathered.
         later: `loop.call_later`, to answer what has waited too long.
         post: `loop.call_soon_threadsafe`, by which a pool thread hands a result to the loop.
-        inline_us: an invoke expected to be cheaper than this runs on the loop.
+        inline_us: an invoke expected to be cheaper than this, in microseconds, runs on the loop.
     """
 
     pool: Pool
@@ -47,11 +46,10 @@ class Servable:
     """Runs jobs: on the loop when they are cheap enough, else on a pool thread.
 
     `submit` is for the loop's thread only. Jobs that one turn of the loop brings, or that wait for the same thread,
-    share an invoke where `mixing` is None and the profile says that it pays. Interpreters are made when first needed by
+    share an invoke where the plan says so. Interpreters are made when first needed by
     the thread that keeps them; the loader's `first` serves the lane that this model will use most.
 
     Args:
-        mixing: why requests may not share an invoke; None when they may.
         example: one record of each input, `[1, *record]`, that the model runs on.
     """
 
@@ -61,8 +59,7 @@ class Servable:
         version: int,
         model: Model,
         first: Runner,
-        profile: Profile,
-        mixing: str | None,
+        plan: Plan,
         example: list[Array],
         lanes: Lanes,
     ) -> None:
@@ -70,13 +67,13 @@ class Servable:
         self.version = version
         self._model = model
         self.signature: Signature = first.signature()
-        self.stateful = first.stateful()
-        self.profile = profile
-        pooled = self.stateful or first.unpredictable()
-        self.inline_rows = 0 if pooled else profile.inline_rows(lanes.inline_us)
-        # Rows that mix must stay together; those that do not are run so many at a time.
-        self.most_rows = profile.enough_rows() if mixing is None and not self.stateful else sys.maxsize
-        self.merge_rows = 1 if mixing is not None or self.stateful else profile.merge_rows()
+        self.plan = plan
+        self._batching = self.signature.batching
+        self._most_rows = plan.most_rows
+        self._inline_rows = plan.inline_rows
+        self._merges = plan.merge_rows > 1
+        self._most_pooled = len(plan.helpings) - 1
+        self._most_inline = min(self._most_pooled, plan.inline_rows)
         self._example = example
         self._lanes = lanes
         self._watching = False
@@ -86,8 +83,8 @@ class Servable:
         self._queue = Queue()
         self._inline = first
         self._pooled: list[Runner | None] = [None] * lanes.pool.size
-        if not self.inline_rows:
-            self._pooled = [first, *(Runner(model) for _ in range(lanes.pool.size - 1))]
+        if not self._inline_rows:
+            self._pooled = [first, *(self._new_runner() for _ in range(lanes.pool.size - 1))]
         self._free_inner = any(FREE in self.signature.record_shape(spec) for spec in self.signature.inputs)
 
     def submit(self, job: Job, inline: bool = True) -> None:
@@ -99,9 +96,9 @@ class Servable:
         Raises:
             QueueFull: as many calls wait for this model as may.
         """
-        if inline and job.rows <= self.inline_rows:
-            if self.merge_rows == 1:
-                self._run([job], self._inline, _at_once)
+        if inline and job.rows <= self._inline_rows:
+            if not self._merges:
+                self._run_one(job, self._inline, _at_once)
                 return
             self._turn.append(job)
             if len(self._turn) == 1:
@@ -113,7 +110,8 @@ class Servable:
                 retry_after=1,
             )
         job.queued_at = perf_counter_ns()
-        self._waiting.append(job)
+        with self._lock:
+            self._waiting.append(job)
         if not self._watching:
             self._watch(job)
         self._lanes.pool.submit(self._queue, self._run_waiting)
@@ -139,16 +137,19 @@ class Servable:
 
     def _run_turn(self) -> None:
         """Run what one turn of the loop has brought, in as few invokes as its rows and shapes allow."""
-        jobs, self._turn = deque(self._turn), []
-        most = min(self.merge_rows, self.inline_rows)
-        while jobs:
-            self._run(self._take(jobs, most), self._inline, _at_once)
+        jobs, self._turn = self._turn, []
+        if len(jobs) == 1:
+            self._run_one(jobs[0], self._inline, _at_once)
+            return
+        left = deque(jobs)
+        while left:
+            self._run(self._take(left, self._most_inline), self._inline, _at_once)
 
     def _run_waiting(self, thread: int) -> None:
         """On a pool thread: run the first job that waits, and with it what fits. An earlier call may have taken all."""
         with self._lock:
-            jobs = self._take(self._waiting, self.merge_rows) if self._waiting else []
-        if len(jobs) == 1 and self.merge_rows > 1 and self._lanes.pool.idle:
+            jobs = self._take(self._waiting, self._most_pooled) if self._waiting else []
+        if len(jobs) == 1 and self.plan.splits and self._lanes.pool.idle:
             self._run_split(jobs[0], thread)
         elif jobs:
             self._run(jobs, thread, self._lanes.post)
@@ -162,9 +163,9 @@ class Servable:
         if refused is not None:
             self._lanes.post(job.finish, refused)
             return
-        parts = self.profile.parts(job.rows, 1 + self._lanes.pool.idle)
+        parts = self.plan.profile.parts(job.rows, 1 + self._lanes.pool.idle)
         if parts == 1:
-            self._run([job], thread, self._lanes.post)
+            self._run_one(job, thread, self._lanes.post)
             return
         start = perf_counter_ns()
 
@@ -187,10 +188,20 @@ class Servable:
         split.bring(part, outcome)
 
     def _take(self, jobs: deque[Job], most: int) -> list[Job]:
-        taken = [jobs.popleft()]
-        rows = taken[0].rows
+        """Take the jobs that share the next invoke, of `most` records if there are several."""
+        first = jobs.popleft()
+        rows = first.rows
         # A job of no rows yet is one that is still to be decoded.
-        while jobs and rows and jobs[0].rows and rows + jobs[0].rows <= most and self._fits(taken[0], jobs[0]):
+        if not (self._merges and rows and jobs):
+            return [first]
+        waiting = rows
+        for job in jobs:
+            waiting += job.rows
+            if waiting >= most:
+                break
+        most = self.plan.helping(min(most, waiting))
+        taken = [first]
+        while jobs and jobs[0].rows and rows + jobs[0].rows <= most and self._fits(first, jobs[0]):
             rows += jobs[0].rows
             taken.append(jobs.popleft())
         return taken
@@ -208,11 +219,11 @@ class Servable:
         if len(jobs) > 1:
             jobs = self._run_merged(jobs, where, tell)
         for job in jobs:
-            tell(job.finish, self._guarded(lambda job=job: self._run_one(job, where)))  # type: ignore[misc]
+            self._run_one(job, where, tell)
 
     def _run_merged(self, jobs: list[Job], where: Runner | int, tell: Callable[..., object]) -> list[Job]:
         """Run jobs in one invoke; those that are still to be run, because that failed."""
-        wanted = [job for job in jobs if self._is_wanted(job, tell)]
+        wanted = [job for job in jobs if not (job.queued_at or job.abandoned) or self._is_wanted(job, tell)]
         if len(wanted) < 2:
             return wanted
         try:
@@ -221,37 +232,43 @@ class Servable:
         except (LitepoolError, MemoryError):
             return wanted
         end = 0
+        only = outputs[0] if len(outputs) == 1 else None
         for job in wanted:
             start, end = end, end + job.rows
             job.invoke_ns = took
             refused: Exception | None = None
             try:
-                job.accept([output[start:end] for output in outputs])
+                job.accept((only[start:end],) if only is not None else [output[start:end] for output in outputs])
             except Exception as error:  # noqa: BLE001  Its caller is told.
                 refused = self._as_told(error)
             tell(job.finish, refused)
         return []
 
     def _is_wanted(self, job: Job, tell: Callable[..., object]) -> bool:
-        if not job.queued_at and not job.abandoned:
-            return True
         refused = self._guarded(job.check_wanted)
         if refused is not None:
             tell(job.finish, refused)
         return refused is None
 
-    def _run_one(self, job: Job, where: Runner | int) -> None:
-        job.check_wanted()
-        job.prepare()
-        outputs, job.invoke_ns = self._invoke(job.inputs, job.rows, where)
-        job.accept(outputs)
+    def _run_one(self, job: Job, where: Runner | int, tell: Callable[..., object]) -> None:
+        refused: Exception | None = None
+        try:
+            if job.queued_at or job.abandoned:
+                job.check_wanted()
+            if not job.rows:
+                job.prepare()
+            outputs, job.invoke_ns = self._invoke(job.inputs, job.rows, where)
+            job.accept(outputs)
+        except Exception as error:  # noqa: BLE001  Its caller is told.
+            refused = self._as_told(error)
+        tell(job.finish, refused)
 
     def _invoke(self, inputs: Sequence[Array], rows: int, where: Runner | int) -> tuple[list[Array], int]:
-        runner = self._runner(where)
+        runner = where if isinstance(where, Runner) else self._runner(where)
         start = perf_counter_ns()
         try:
-            if rows <= self.most_rows:
-                outputs = batching.run(runner, self.signature.batching, inputs, rows)
+            if rows <= self._most_rows:
+                outputs = batching.run(runner, self._batching, inputs, rows)
             else:
                 outputs = self._run_in_helpings(runner, inputs, rows)
         except ModelError as error:
@@ -263,15 +280,15 @@ class Servable:
 
     def _run_in_helpings(self, runner: Runner, inputs: Sequence[Array], rows: int) -> list[Array]:
         helpings = []
-        for start in range(0, rows, self.most_rows):
-            part = [array[start : start + self.most_rows] for array in inputs]
-            helpings.append(batching.run(runner, self.signature.batching, part, len(part[0])))
+        for start in range(0, rows, self._most_rows):
+            part = [array[start : start + self._most_rows] for array in inputs]
+            helpings.append(batching.run(runner, self._batching, part, len(part[0])))
         return [np.concatenate(column) for column in zip(*helpings, strict=True)]
 
     def _runs(self, runner: Runner) -> bool:
         """Whether a runner that has failed runs on the example: then the inputs were at fault, not the model."""
         try:
-            batching.run(runner, self.signature.batching, self._example, 1)
+            batching.run(runner, self._batching, self._example, 1)
         except LitepoolError:
             return False
         return True
@@ -290,16 +307,17 @@ class Servable:
             return error
         return self._internal(error)
 
-    def _runner(self, where: Runner | int) -> Runner:
-        if self.stateful:
+    def _runner(self, thread: int) -> Runner:
+        if self.plan.stateful:
             # Resetting variables does not bring back a model's first state; only a new interpreter has it.
-            return Runner(self._model)
-        if isinstance(where, Runner):
-            return where
-        runner = self._pooled[where]
+            return self._new_runner()
+        runner = self._pooled[thread]
         if runner is None:
-            runner = self._pooled[where] = Runner(self._model)
+            runner = self._pooled[thread] = self._new_runner()
         return runner
+
+    def _new_runner(self) -> Runner:
+        return Runner(self._model, self.plan.threads)
 
     def _internal(self, error: Exception) -> Internal:
         """A fault for the log, and for the caller an error that names the log line only."""

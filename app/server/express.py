@@ -4,6 +4,9 @@ A subclass of uvicorn's httptools protocol. For a POST to a known prediction pat
 dataplane when the message is complete, and writes the answer to the transport: no ASGI scope, no task, no messages.
 Everything else, and whatever is unusual about a request, goes the way that uvicorn would take it.
 
+A request that comes in one piece under a head that was parsed before does not go through the parser at all: the bytes
+mean what they meant then.
+
 Order on a connection: express requests run as they come and their answers are held back until it is their turn. A
 request for the ASGI application waits in uvicorn's own pipeline until the express requests before it are answered, and
 while that pipeline is not empty no request is express.
@@ -14,22 +17,17 @@ while that pipeline is not empty no request is express.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.utils import get_client_addr
 from uvicorn.server import ServerState
 
-from app.dataplane import JSON, Answer, DataPlane
-from app.errors import Internal, LitepoolError, TooLarge, Unavailable
-from app.runtime.job import Job
-from app.server.errors import STATUS, error_body, new_request_id
-from app.server.predict import unsupported
+from app.errors import Internal, TooLarge
+from app.server.errors import new_request_id
+from app.server.lane import Head, Lane, Turn
 
 log = logging.getLogger(__name__)
 
@@ -42,61 +40,9 @@ _MOST_PENDING = 64
 _FIRST_SECONDS = 5.0
 """How long a request may take to begin on a new connection, and to go on once begun, if keep-alive is shorter."""
 
+_CLOSE = b"connection: close\r\n"
+
 _UPGRADE = (b"upgrade", b"http2-settings")
-
-_HEAD = {
-    media_type: b"content-type: " + media_type.encode() + b"\r\ncontent-length: "
-    for media_type in (JSON, "application/x-npy")
-}
-
-
-class Lane:
-    """What the connections of one worker share: the dataplane, and which paths are express.
-
-    Args:
-        max_body: the largest body taken, in bytes.
-    """
-
-    def __init__(self, max_body: int) -> None:
-        self.max_body = max_body
-        self.digits = len(str(max_body))
-        self.dataplane: DataPlane
-        self.paths: Mapping[bytes, str | None] = {}
-        self.closing = False
-        """Whether uvicorn's default headers tell clients to close, as they do when the server drains."""
-        self._headers: list[tuple[bytes, bytes]] | None = None
-        self._lines = b""
-
-    def open(self, dataplane: DataPlane, names: list[str]) -> None:
-        """Make `/predict`, and `/predict/{model}` of these models, express."""
-        self.dataplane = dataplane
-        self.paths = {b"/predict": None, **{b"/predict/" + name.encode(): name for name in names}}
-
-    def default_lines(self, headers: list[tuple[bytes, bytes]]) -> bytes:
-        """uvicorn's default headers as bytes, but for `Connection: close`; they are a new list each second."""
-        if headers is not self._headers:
-            self._headers = headers
-            self._lines = b"".join(b"%b: %b\r\n" % header for header in headers if header != CLOSE_HEADER)
-            self.closing = CLOSE_HEADER in headers
-        return self._lines
-
-
-class Turn:
-    """One express request's place in the order of its connection's answers."""
-
-    __slots__ = ("answer", "job", "keep_alive", "line", "status")
-
-    def __init__(self, keep_alive: bool, line: str | None) -> None:
-        self.keep_alive = keep_alive
-        self.line = line
-        self.job: Job | None = None
-        self.answer: bytes | None = None
-        self.status = 200
-
-    def set(self, status: int, head: bytes, body: bytes) -> None:
-        """Keep the answer; `head` ends in the name of the header that the body's length goes into."""
-        self.status = status
-        self.answer = b"%b%d\r\n\r\n%b" % (head, len(body), body)
 
 
 class _Busy:
@@ -120,9 +66,7 @@ class Express(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._turns: deque[Turn] = deque()
         self._express: Turn | None = None
-        self._model: str | None = None
-        self._content_type = b""
-        self._accept = b""
+        self._head: Head | None = None
         self._chunks: list[bytes] = []
         self._size = 0
         self._in_message = False
@@ -154,6 +98,29 @@ class Express(HttpToolsProtocol):
         self._arm(self.timeout_keep_alive or _FIRST_SECONDS)
 
     def data_received(self, data: bytes) -> None:
+        cycle = self.cycle
+        rests = not (self._in_message or self._deaf) and (
+            cycle is None or (cycle.response_complete and not self.pipeline)
+        )
+        end = data.find(b"\r\n\r\n") + 4 if rests else 0
+        if end:
+            text = data[:end]
+            head = self.lane.heads.get(text)
+            if head is None:
+                self._head = None
+                self._hear(data)
+                self._learn(text, len(data) - end)
+                return
+            if len(data) - end == head.length:
+                self._served = True
+                turn = Turn(self._advance, not head.keep_alive, self._access_line(head) if self.access_log else None)
+                self._turns.append(turn)
+                self._run(turn, head, data[end:])
+                return
+        self._hear(data)
+
+    def _hear(self, data: bytes) -> None:
+        """Have uvicorn's parser go on with what has come."""
         if not self._deaf:
             self._heard = self.loop.time()
         elif self._to_drop is None:
@@ -220,7 +187,7 @@ class Express(HttpToolsProtocol):
         ):
             self._begin_express()
             return
-        self._express = None
+        self._express = self._head = None
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.headers, self.expect_100_continue = url, headers, expects
@@ -236,7 +203,7 @@ class Express(HttpToolsProtocol):
             super().on_body(body)
             return
         self._size += len(body)
-        if self._express.answer is not None:
+        if self._express.body is not None:
             return
         if self._size <= self.lane.max_body:
             self._chunks.append(body)
@@ -254,22 +221,12 @@ class Express(HttpToolsProtocol):
             return
         if self._to_drop is not None:
             self.transport.close()
-        if turn.answer is not None or self.transport.is_closing():
+        if turn.body is not None or self.transport.is_closing():
             return
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks = []
-        try:
-            turn.job = self.lane.dataplane.predict(
-                self._model,
-                body,
-                self._content_type.decode("latin-1"),
-                self._accept.decode("latin-1"),
-                partial(self._deliver, turn),
-            )
-        except Exception as error:  # noqa: BLE001  As for any request: it is logged, and the caller is told.
-            self._deliver(turn, self._fault(error))
-        if len(self._turns) >= _MOST_PENDING:
-            self.flow.pause_reading()
+        assert self._head is not None
+        self._run(turn, self._head, body)
 
     # Ours.
 
@@ -294,66 +251,63 @@ class Express(HttpToolsProtocol):
             self.parser.feed_data(b"\r\n".join((line, *lines, b"\r\n")))
 
     def _begin_express(self) -> None:
-        self._model = self.lane.paths[self.url]
-        self._content_type = self._accept = b""
+        keep_alive = self.timeout_keep_alive > 0 and self.parser.should_keep_alive()
+        head = self._head = self.lane.head(self.url, self.headers, keep_alive)
         self._chunks = []
         self._size = 0
-        length = coding = b""
-        for name, value in self.headers:
-            if name == b"content-type":
-                self._content_type = value
-            elif name == b"accept":
-                self._accept = value
-            elif name == b"content-length":
-                length = value
-            elif name == b"content-encoding":
-                coding = value
-        keep_alive = self.timeout_keep_alive > 0 and self.parser.should_keep_alive()
-        turn = self._express = Turn(keep_alive, self._access_line() if self.access_log else None)
+        turn = self._express = Turn(self._advance, not keep_alive, self._access_line(head) if self.access_log else None)
         self._turns.append(turn)
-        if (coding or b";" in self._content_type) and (refusal := unsupported(coding, self._content_type)):
-            self._deliver(turn, refusal)
-        elif len(length) >= self.lane.digits and int(length) > self.lane.max_body:
-            self._refuse_body(turn, length.decode())
+        if head.refusal is not None:
+            turn.refuse(head.refusal)
+        elif head.length > self.lane.max_body:
+            self._refuse_body(turn, str(head.length))
+
+    def _learn(self, text: bytes, length: int) -> None:
+        """Keep a head, if what was just parsed was one express request: it, and `length` bytes of body, to the end."""
+        head = self._head
+        if head is not None and head.length == length and self._size == length and not self._in_message:
+            self.lane.keep(text, head)
+
+    def _run(self, turn: Turn, head: Head, body: bytes) -> None:
+        try:
+            if head.route is not None:
+                turn.job = self.lane.dataplane.run(head.route, body, turn)
+            else:
+                turn.job = self.lane.dataplane.predict(head.model, body, head.content_type, head.accept, turn)
+        except Exception as error:  # noqa: BLE001  As for any request: it is logged, and the caller is told.
+            turn.refuse(_fault(head, error))
+        if len(self._turns) >= _MOST_PENDING:
+            self.flow.pause_reading()
 
     def _refuse_body(self, turn: Turn, size: str) -> None:
         """Answer 413 before the body has come; the rest of it is read and dropped."""
         self._chunks = []
-        self._deliver(turn, TooLarge(f"the body has {size} bytes, and the server takes {self.lane.max_body} at most"))
+        turn.refuse(TooLarge(f"the body has {size} bytes, and the server takes {self.lane.max_body} at most"))
 
-    def _deliver(self, turn: Turn, reply: Answer | LitepoolError) -> None:
-        """Take a reply; write it, and those that waited for it, when it is its turn."""
-        turn.job = None
-        status = 200
-        if isinstance(reply, Answer):
-            head, body = _HEAD[reply.media_type], reply.body
-        else:
-            status = STATUS[reply.code]
-            head, body = _HEAD[JSON], error_body(reply.message)
-            if isinstance(reply, Unavailable) and reply.retry_after is not None:
-                head = b"retry-after: %d\r\n" % reply.retry_after + head
-        self._answer(turn, status, head, body)
-
-    def _answer(self, turn: Turn, status: int, head: bytes, body: bytes) -> None:
-        turn.set(status, head, body)
+    def _advance(self) -> None:
+        """Write the answers whose turn it is."""
         turns = self._turns
-        while turns and turns[0].answer is not None:
+        while turns and turns[0].body is not None:
             if self.transport.is_closing():
                 return
             self._write(turns.popleft())
-        if turns:
-            self._resume_reading()
-        else:
-            self._all_answered()
+        if (self.pipeline or self.flow.read_paused) and not self.transport.is_closing():
+            self._go_on()
 
     def _write(self, turn: Turn) -> None:
         """Write one answer, and close the connection if it is the last."""
-        assert turn.answer is not None
-        defaults = self.lane.default_lines(self.server_state.default_headers)
-        last = not turn.keep_alive or (self.lane.closing and not self._turns and not self._in_message)
-        close = b"connection: close\r\n" if last else b""
-        self.transport.write(b"".join((STATUS_LINE[turn.status], defaults, close, turn.answer)))
-        self.server_state.total_requests += 1
+        body = turn.body
+        assert body is not None
+        lane, state = self.lane, self.server_state
+        if lane.headers is not state.default_headers:
+            lane.take(state.default_headers)
+        last = turn.last or (lane.closing and not self._turns and not self._in_message)
+        if turn.status == 200 and not last:
+            head = lane.begins[turn.kind]
+        else:
+            head = b"".join((STATUS_LINE[turn.status], lane.lines, _CLOSE if last else b"", turn.kind))
+        self.transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        state.total_requests += 1
         if turn.line is not None:
             self.access_logger.info("%s %d", turn.line, turn.status)
         self._heard = self.loop.time()
@@ -372,14 +326,13 @@ class Express(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def _all_answered(self) -> None:
-        if self.transport.is_closing():
-            return
-        if self.pipeline:
+    def _go_on(self) -> None:
+        """After answers: begin the request that waited behind them, or read on."""
+        if self.pipeline and not self._turns:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
-            return
-        self._resume_reading()
+        else:
+            self._resume_reading()
 
     def _resume_reading(self) -> None:
         if not self.flow.write_paused and not self.pipeline and len(self._turns) < _MOST_PENDING:
@@ -416,31 +369,33 @@ class Express(HttpToolsProtocol):
         self.flow.pause_reading()
         turn, self._express = self._express, None
         if turn is None:
-            turn = Turn(keep_alive=True, line=None)
+            turn = Turn(self._advance, last=True, line=None)
             self._turns.append(turn)
-        turn.keep_alive = False
+        turn.last = True
         begun = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
-        if turn.answer is not None or begun:
+        if turn.body is not None or begun:
             # It is this request that was answered, or is being answered: a second answer would be taken for another's.
             self.transport.close()
-        elif self.cycle is not None and not self.cycle.response_complete:
+            return
+        turn.set_error(status, message)
+        if self.cycle is not None and not self.cycle.response_complete:
             # As uvicorn does: the application is told that the client is gone.
-            turn.set(status, _HEAD[JSON], error_body(message))
             self._write(turn)
         else:
-            self._answer(turn, status, _HEAD[JSON], error_body(message))
+            self._advance()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, msg)
 
-    def _fault(self, error: Exception) -> Internal:
-        identity = new_request_id()
-        log.error("request %s to %s failed", identity, self.url.decode("latin-1"), exc_info=error)
-        return Internal(f"the server failed on this request; its log has it as request {identity}")
-
-    def _access_line(self) -> str:
-        return f'{self._client_address()} - "POST {self.url.decode("latin-1")} HTTP/1.1"'
+    def _access_line(self, head: Head) -> str:
+        return f'{self._client_address()} - "POST {head.url.decode("latin-1")} HTTP/1.1"'
 
     def _client_address(self) -> str:
         scope: Any = {"client": self.client}
         return get_client_addr(scope)
+
+
+def _fault(head: Head, error: Exception) -> Internal:
+    identity = new_request_id()
+    log.error("request %s to %s failed", identity, head.url.decode("latin-1"), exc_info=error)
+    return Internal(f"the server failed on this request; its log has it as request {identity}")

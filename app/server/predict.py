@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from starlette.types import Receive, Scope, Send
 
-from app.dataplane import Answer, DataPlane
+from app.dataplane import DataPlane
 from app.errors import LitepoolError, TooLarge, UnsupportedFormat
 from app.runtime.job import Job
 from app.server.errors import error_response
@@ -14,6 +14,10 @@ _DROP_SECONDS = 30.0
 """How long the rest of a refused body may take to come."""
 
 _CHARSETS = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii"})
+
+
+Answer = tuple[bytes, str]
+"""A body and its media type."""
 
 
 class ClientGone(Exception):
@@ -50,15 +54,16 @@ class Predict:
         if isinstance(reply, LitepoolError):
             await error_response(reply)(scope, receive, send)
             return
-        length = str(len(reply.body)).encode()
+        answer, media_type = reply
+        length = str(len(answer)).encode()
         await send(
             {
                 "type": "http.response.start",
                 "status": 200,
-                "headers": [(b"content-type", reply.media_type.encode()), (b"content-length", length)],
+                "headers": [(b"content-type", media_type.encode()), (b"content-length", length)],
             }
         )
-        await send({"type": "http.response.body", "body": reply.body})
+        await send({"type": "http.response.body", "body": answer})
 
     async def _refuse(self, error: LitepoolError, incoming: "Incoming", send: Send) -> None:
         """Answer before the body is whole; the answer is not over for the server until the rest of it is dropped.
@@ -78,30 +83,40 @@ class Predict:
         self, model: str | None, body: bytes, headers: dict[bytes, bytes], receive: Receive
     ) -> Answer | LitepoolError | None:
         """The dataplane's reply; None when the client went away before it came."""
-        future: asyncio.Future[Answer | LitepoolError] = asyncio.get_running_loop().create_future()
-
-        def deliver(reply: Answer | LitepoolError) -> None:
-            if not future.done():
-                future.set_result(reply)
-
+        caller = Caller()
         content_type = headers.get(b"content-type", b"").decode("latin-1")
         accept = headers.get(b"accept", b"").decode("latin-1")
-        job = self._dataplane.predict(model, body, content_type, accept, deliver)
-        if future.done():
-            return future.result()
+        job = self._dataplane.predict(model, body, content_type, accept, caller)
+        if caller.reply.done():
+            return caller.reply.result()
         assert job is not None
-        return await _unless_gone(future, job, receive)
+        return await _unless_gone(caller.reply, job, receive)
+
+
+class Caller:
+    """What the dataplane answers, as a future; what comes when nobody waits any more is dropped."""
+
+    def __init__(self) -> None:
+        self.reply: asyncio.Future[Answer | LitepoolError] = asyncio.get_running_loop().create_future()
+
+    def answer(self, body: bytes, media_type: str) -> None:
+        if not self.reply.done():
+            self.reply.set_result((body, media_type))
+
+    def refuse(self, error: LitepoolError) -> None:
+        if not self.reply.done():
+            self.reply.set_result(error)
 
 
 async def _unless_gone(
-    future: "asyncio.Future[Answer | LitepoolError]", job: Job, receive: Receive
+    reply: "asyncio.Future[Answer | LitepoolError]", job: Job, receive: Receive
 ) -> Answer | LitepoolError | None:
     """Wait for the reply and for the client's going at once; a call that nobody waits for is abandoned."""
     gone = asyncio.ensure_future(receive())
     try:
-        await asyncio.wait((future, gone), return_when=asyncio.FIRST_COMPLETED)
-        if future.done():
-            return future.result()
+        await asyncio.wait((reply, gone), return_when=asyncio.FIRST_COMPLETED)
+        if reply.done():
+            return reply.result()
         job.abandoned = True
         return None
     finally:

@@ -14,7 +14,8 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 
 from app.server.app import Services
-from app.server.express import Express, Lane
+from app.server.express import Express
+from app.server.lane import Lane
 from app.server.listen import refuse_new
 from app.settings import Settings
 

@@ -16,7 +16,7 @@ import orjson
 from app.repository.manager import State
 from app.server import memory
 from app.server.app import Services, create_app
-from app.server.express import Lane
+from app.server.lane import Lane
 from app.server.serve import Server, make_config, run
 from app.settings import Settings
 from app.telemetry import logging as log_setup

@@ -51,35 +51,44 @@ class TallyHistogram(Histogram):
 class ModelMetrics:
     """What one servable's requests add up to. For the event loop's thread only."""
 
-    __slots__ = ("_codes", "_counts", "_labels", "_metrics", "_records", "_seen", "_sums")
+    __slots__ = ("_codes", "_counts", "_good", "_labels", "_metrics", "_records", "_refused", "_sums")
 
     def __init__(self, metrics: "Metrics", model: str, version: str) -> None:
         self._metrics = metrics
         self._labels = (model, version)
         self._codes: dict[str, int] = {}
         self._records = 0
-        self._seen: list[Sequence[int]] = []
+        self._good: list[Sequence[int]] = []
+        self._refused: list[Sequence[int]] = []
         self._counts = np.zeros((len(PHASES), len(_BOUNDS) + 1), np.int64)
         self._sums = np.zeros(len(PHASES), np.int64)
 
-    def record(self, code: str, records: int, phases_ns: Sequence[int]) -> None:
-        """Count a request: its outcome, its records, and nanoseconds of each of `PHASES` (0 for one not entered)."""
-        self._codes[code] = self._codes.get(code, 0) + 1
-        self._records += records
-        if phases_ns:
-            self._seen.append(phases_ns)
-            if len(self._seen) == _AT_ONCE:
-                self._count_seen()
+    def answered(self, seen: Sequence[int]) -> None:
+        """Count a good answer: its records, then nanoseconds of each of `PHASES` (0 for one not entered)."""
+        good = self._good
+        if not good:
+            self._metrics.touch(self)
+        good.append(seen)
+        if len(good) >= _AT_ONCE:
+            self._count_seen()
+
+    def refused(self, code: str, phases_ns: Sequence[int] = ()) -> None:
+        """Count any other outcome: its code, and the phases as for a good answer, if it came so far."""
         self._metrics.touch(self)
+        self._codes[code] = self._codes.get(code, 0) + 1
+        if phases_ns:
+            self._refused.append((0, *phases_ns))
+            if len(self._refused) >= _AT_ONCE:
+                self._count_seen()
 
     def flush(self) -> None:
         """Hand what was counted to prometheus_client."""
+        self._count_seen()
         for code, count in self._codes.items():
             self._metrics.requests.labels(*self._labels, code).inc(count)
         self._codes.clear()
         self._metrics.records.labels(*self._labels).inc(self._records)
         self._records = 0
-        self._count_seen()
         for phase, counts, total in zip(PHASES, self._counts, self._sums, strict=True):
             if counts.any():
                 self._metrics.seconds.labels(*self._labels, phase).merge(counts.tolist(), float(total) / 1e9)
@@ -88,14 +97,20 @@ class ModelMetrics:
 
     def _count_seen(self) -> None:
         """Sort the latencies seen into their buckets, many at once: NumPy takes as long for a hundred as for one."""
-        if not self._seen:
+        if self._good:
+            self._codes["OK"] = self._codes.get("OK", 0) + len(self._good)
+        seen = self._good + self._refused
+        if not seen:
             return
-        taken = np.array(self._seen, np.int64)
-        self._seen.clear()
-        self._sums += taken.sum(axis=0)
-        places = np.searchsorted(_BOUNDS_NS, taken)
+        taken = np.array(seen, np.int64)
+        self._good.clear()
+        self._refused.clear()
+        self._records += int(taken[:, 0].sum())
+        phases = taken[:, 1:]
+        self._sums += phases.sum(axis=0)
+        places = np.searchsorted(_BOUNDS_NS, phases)
         for index in range(len(PHASES)):
-            self._counts[index] += np.bincount(places[taken[:, index] > 0, index], minlength=len(_BOUNDS) + 1)
+            self._counts[index] += np.bincount(places[phases[:, index] > 0, index], minlength=len(_BOUNDS) + 1)
 
 
 class Metrics:

@@ -96,7 +96,7 @@ def test_a_batch_too_large_for_the_loop_runs_on_a_pool_thread(make: Make, loop: 
     servable.submit(large)
     finish_all(loop, small, large)
 
-    assert servable.inline_rows == 3
+    assert servable.plan.inline_rows == 3
     assert small.prepared_on == ["MainThread"]
     assert large.prepared_on == ["pool-0"]
     assert large.answer == [[3] * 4, [5] * 4, [7] * 4, [9] * 4]
@@ -388,8 +388,8 @@ def test_each_call_of_a_stateful_model_begins_with_the_model_s_first_state(make:
         servable.submit(job)
     finish_all(loop, *jobs)
 
-    assert servable.stateful
-    assert servable.inline_rows == 0
+    assert servable.plan.stateful
+    assert servable.plan.inline_rows == 0
     assert [job.answer for job in jobs] == [[[1] * 4], [[1] * 4], [[1] * 4, [2] * 4]]
 
 
@@ -468,9 +468,9 @@ def test_a_call_that_waits_too_long_is_answered_then_and_not_when_its_turn_comes
 def test_a_graph_whose_cost_depends_on_its_values_never_runs_on_the_loop(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert make(tflite.affine()).inline_rows > 0
+    assert make(tflite.affine()).plan.inline_rows > 0
     monkeypatch.setattr("app.runtime.interpreter._CONTROL_OPS", frozenset({"MUL"}))
-    assert make(tflite.affine()).inline_rows == 0
+    assert make(tflite.affine()).plan.inline_rows == 0
 
 
 def test_a_large_batch_of_independent_rows_is_run_in_helpings_and_answered_as_one(make: Make, loop: Loop) -> None:

@@ -12,10 +12,11 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.server import ServerState
 
-from app.dataplane import JSON, Answer, DataPlane, Deliver
+from app.dataplane import JSON, Caller, DataPlane, Route
 from app.errors import LitepoolError, Unavailable
 from app.runtime.job import Job
-from app.server.express import Express, Lane
+from app.server.express import Express
+from app.server.lane import Lane
 from app.server.serve import make_config
 from app.settings import Settings
 
@@ -85,14 +86,14 @@ class Plane:
         self.jobs: list[Job] = []
         self.waiting: list[Callable[[], None]] = []
 
-    def predict(self, model: str | None, body: bytes, content_type: str, accept: str, deliver: Deliver) -> Job | None:
+    def predict(self, model: str | None, body: bytes, content_type: str, accept: str, caller: Caller) -> Job | None:
         self.asked.append((model, body, content_type, accept))
         if self.at_once:
-            deliver(Answer(body, JSON))
+            caller.answer(body, JSON)
             return None
         job = Job()
         self.jobs.append(job)
-        self.waiting.append(lambda: deliver(Answer(body, JSON)))
+        self.waiting.append(lambda: caller.answer(body, JSON))
         return job
 
 

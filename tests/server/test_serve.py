@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
-from app.server.express import Express, Lane
+from app.server.express import Express
+from app.server.lane import Lane
 from app.server.serve import make_config
 from app.settings import Settings
 

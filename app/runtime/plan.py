@@ -1,0 +1,100 @@
+"""Where a servable's invokes run and how many records share one: decided at load, from its profile and its owner."""
+
+from dataclasses import dataclass
+
+from app.errors import ModelError
+from app.runtime.profile import Profile
+
+_ONE_BY_ONE = (0, 1)
+_WITHOUT_LIMIT = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a model's owner has fixed, in place of what the profile says; None where nothing.
+
+    Args:
+        inline_rows: batches of so many records run on the event loop, larger ones on a pool thread.
+        merge_rows: the most records of different requests in one invoke.
+        threads: LiteRT's own threads in each interpreter.
+    """
+
+    inline_rows: int | None = None
+    merge_rows: int | None = None
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A servable's.
+
+    Args:
+        stateful: every request gets an interpreter of its own.
+        helpings: of so many waiting records, how many the next invoke takes.
+        most_rows: a larger batch runs in several invokes.
+        splits: whether a batch may be split over pool threads.
+    """
+
+    profile: Profile
+    threads: int
+    stateful: bool
+    inline_rows: int
+    helpings: tuple[int, ...]
+    most_rows: int
+    splits: bool
+
+    @property
+    def merge_rows(self) -> int:
+        """The most records of different requests in one invoke; 1 when requests share none."""
+        return max(self.helpings)
+
+    def helping(self, waiting: int) -> int:
+        """Of so many waiting records, 1 or more, how many the next invoke takes."""
+        helpings = self.helpings
+        return helpings[waiting] if waiting < len(helpings) else helpings[-1]
+
+
+def make_plan(
+    profile: Profile, mixing: str | None, stateful: bool, unpredictable: bool, inline_us: float, wishes: Wishes
+) -> Plan:
+    """Decide.
+
+    Args:
+        mixing: why requests may not share an invoke; None when they may.
+        stateful: whether the model keeps variables between invokes.
+        unpredictable: whether what an invoke costs depends on its input.
+        inline_us: an invoke expected to be cheaper than this, in microseconds, runs on the loop.
+
+    Raises:
+        ModelError: a wish that cannot be granted.
+    """
+    inline_rows = profile.inline_rows(inline_us)
+    if wishes.inline_rows is not None:
+        inline_rows = wishes.inline_rows
+    if stateful or unpredictable:
+        if wishes.inline_rows:
+            raise ModelError(
+                f"model.toml: lane.inline_rows = {wishes.inline_rows}: what an invoke of this model costs depends on "
+                "its input, so that it cannot run on the event loop: expected 0"
+            )
+        inline_rows = 0
+    merges = mixing is None and not stateful
+    helpings = profile.helpings() if merges else _ONE_BY_ONE
+    if wishes.merge_rows is not None:
+        if wishes.merge_rows > 1 and not merges:
+            why = "it keeps variables between invokes" if stateful else mixing
+            raise ModelError(
+                f"model.toml: lane.merge_rows = {wishes.merge_rows}: requests to this model cannot share an invoke, "
+                f"because {why}: expected 1"
+            )
+        helpings = tuple(range(wishes.merge_rows + 1))
+    return Plan(
+        profile=profile,
+        threads=wishes.threads,
+        stateful=stateful,
+        inline_rows=inline_rows,
+        helpings=helpings,
+        # Rows that mix must stay together; those that do not are run so many at a time.
+        most_rows=profile.enough_rows() if merges else _WITHOUT_LIMIT,
+        splits=merges,
+    )
