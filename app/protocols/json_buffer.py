@@ -80,6 +80,11 @@ class BufferReader:
             return None
         form, key, wanted, size, skeleton = plan
         if skeleton is not None:
+            if len(wanted) == 2 and _is_lone_row(body, end):
+                numbers = self._numbers(body, key)
+                if numbers is None or len(numbers) != wanted[1] or wanted[0] > 1:
+                    return None
+                return form, numbers.reshape(1, -1)
             numbers = self._numbers(body, key) if len(body) >= _SMALL else None
             return None if numbers is None else self._shaped(body, form, wanted, skeleton, numbers)
         if not size or find(b"[", find(b"[", end) + 1) >= 0:
@@ -118,6 +123,16 @@ class BufferReader:
         if rest or not rows or wanted[0] not in (FREE, rows) or not skeleton.repeated(rows).fits(body):
             return None
         return form, numbers.reshape(rows, *wanted[1:])
+
+
+def _is_lone_row(body: bytes, start: int) -> bool:
+    """Whether a body, if it is JSON with no string behind `start`, ends in a list of one list of scalars."""
+    outer = body.find(b"[", start)
+    inner = body.find(b"[", outer + 1)
+    if inner < 0 or body.find(b"[", inner + 1) >= 0:
+        return False
+    rest = body[body.find(b"]", inner) + 1 :]
+    return not body[outer + 1 : inner].strip() and (rest == b"]}" or b"".join(rest.split()) == b"]}")
 
 
 def _narrowing(dtype: np.dtype[Any]) -> Narrow | None:
