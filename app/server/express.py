@@ -150,6 +150,8 @@ class Express(HttpToolsProtocol):
             if turn.job is not None:
                 turn.job.abandoned = True
         self._turns.clear()
+        if self.lane.closed is not None:
+            self.lane.closed()
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -43,10 +43,12 @@ class Lane:
 
     Args:
         max_body: the largest body taken, in bytes.
+        closed: called when a connection has closed.
     """
 
-    def __init__(self, max_body: int) -> None:
+    def __init__(self, max_body: int, closed: Callable[[], None] | None = None) -> None:
         self.max_body = max_body
+        self.closed = closed
         self.dataplane: DataPlane
         self.paths: Mapping[bytes, str | None] = {}
         self.heads: dict[bytes, Head] = {}

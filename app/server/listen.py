@@ -8,6 +8,9 @@ import sys
 
 log = logging.getLogger(__name__)
 
+BACKLOG_SECONDS = 0.1
+"""How long the last connections may take from the kernel's hands into ours; a turn of the loop would do on loopback."""
+
 _SO_ATTACH_FILTER = 26
 _NO_NEW_CONNECTIONS = (
     (0x30, 0, 0, 13),  # the byte of the TCP header that holds the flags

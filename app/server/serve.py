@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from time import monotonic
 from typing import Any, cast
 
@@ -15,32 +16,73 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 
 from app.server.app import Services
 from app.server.express import Express
+from app.server.handover import Taker
 from app.server.lane import Lane
-from app.server.listen import refuse_new
+from app.server.listen import BACKLOG_SECONDS, refuse_new
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_BACKLOG_SECONDS = 0.1
-"""How long the last connections may take from the kernel's hands into ours; a turn of the loop would do on loopback."""
+_LAST_GIFT_SECONDS = 3 * BACKLOG_SECONDS
+"""How long a worker that is told to stop takes what its parent still gives: the parent may have been told as well."""
 
 _IDLE_GRACE_SECONDS = 0.5
 """How long a connection with no request on it is kept when the server drains: a request may be on its way."""
 
 
 class Server(uvicorn.Server):
-    """Adds the drain to uvicorn: what was accepted is answered, and clients are told to go elsewhere."""
+    """Adds the drain to uvicorn: what was accepted is answered, and clients are told to go elsewhere.
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_seconds: float) -> None:
+    Args:
+        taker: where connections come from, in a worker that does not listen itself.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_seconds: float, taker: Taker | None = None) -> None:
         super().__init__(config)
         self._app = app
         self._drain_seconds = drain_seconds
+        self._taker = taker
+        self._taken_all = asyncio.Event()
+        self._adoptions: set[asyncio.Task[None]] = set()
 
     @property
     def lingering(self) -> bool:
         """Whether a thread is still at work after the shutdown."""
         services: Services | None = getattr(self._app.state, "services", None)
         return services is not None and services.lingering
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._taker is not None:
+            asyncio.get_running_loop().add_reader(self._taker.fileno(), self._take, self._taker)
+
+    def _take(self, taker: Taker) -> None:
+        try:
+            given = taker.take()
+        except EOFError:
+            asyncio.get_running_loop().remove_reader(taker.fileno())
+            self._taken_all.set()
+            return
+        for connection in given:
+            task = asyncio.create_task(self._adopt(connection, taker))
+            self._adoptions.add(task)
+            task.add_done_callback(self._adoptions.discard)
+
+    async def _adopt(self, connection: socket.socket, taker: Taker) -> None:
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> asyncio.Protocol:
+            made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
+            )
+            return made
+
+        try:
+            await loop.connect_accepted_socket(protocol, connection)
+        except OSError as error:
+            log.debug("a connection was gone before it was taken up: %s", error)
+            connection.close()
+            taker.closed()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         services: Services = self._app.state.services
@@ -53,14 +95,27 @@ class Server(uvicorn.Server):
         await super().shutdown([])
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
+        if self._taker is not None:
+            await self._take_the_last(self._taker)
+            return
         for sock in sockets:
             refuse_new(sock)
         # The kernel finishes the connections that it has begun, and the loop accepts them.
-        await asyncio.sleep(_BACKLOG_SECONDS)
+        await asyncio.sleep(BACKLOG_SECONDS)
         for server in self.servers:
             server.close()
         for sock in sockets:
             sock.close()
+
+    async def _take_the_last(self, taker: Taker) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._taken_all.wait(), _LAST_GIFT_SECONDS)
+        if not self._taken_all.is_set():
+            # It is this worker alone that stops. What was given before can still be read.
+            taker.refuse()
+            await self._taken_all.wait()
+        if self._adoptions:
+            await asyncio.wait(self._adoptions)
 
     async def _finish_connections(self) -> None:
         """Wait for requests under way; close idle connections after a grace, and all when the drain's time is up."""
@@ -100,7 +155,7 @@ def make_config(app: FastAPI, lane: Lane, settings: Settings, log_config: dict[s
     )
 
 
-def run(server: Server, sock: socket.socket) -> None:
+def run(server: Server, sockets: list[socket.socket]) -> None:
     """Serve until SIGTERM or SIGINT; returns when what was in flight is answered.
 
     uvicorn raises a captured signal again once it is done, for the handlers that were there before: ours end the
@@ -109,7 +164,7 @@ def run(server: Server, sock: socket.socket) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
     try:
-        server.run([sock])
+        server.run(sockets)
     finally:
         if server.lingering:
             # An invoke that does not end holds its thread, and with it an orderly end of the process.

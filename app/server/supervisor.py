@@ -1,4 +1,4 @@
-"""The parent of several workers: starts them on one listening socket, replaces those that die, and stops them."""
+"""The parent of several workers: starts them, gives them connections, replaces those that die, and stops them."""
 
 import json
 import logging
@@ -12,10 +12,13 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from time import monotonic
+from functools import partial
+from operator import attrgetter
+from time import monotonic, sleep
 from typing import Any, BinaryIO
 
-from app.server.listen import refuse_new
+from app.server.handover import Giver
+from app.server.listen import BACKLOG_SECONDS, refuse_new
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -26,6 +29,11 @@ _YOUNG_DEATHS = 3
 
 _KILL_GRACE_SECONDS = 1.5
 
+_MOST_AT_ONCE = 64
+"""Connections accepted before workers are listened to again."""
+
+_BREATH_SECONDS = 0.1
+
 
 @dataclass(eq=False)
 class Worker:
@@ -33,6 +41,7 @@ class Worker:
 
     process: "subprocess.Popen[bytes]"
     status: BinaryIO
+    giver: Giver
     started: float = field(default_factory=monotonic)
     report: dict[str, Any] | None = None
 
@@ -53,6 +62,9 @@ class Supervisor:
         self._young_deaths = 0
         self._workers: set[Worker] = set()
         self._selector = selectors.DefaultSelector()
+        self._held: socket.socket | None = None
+        """A connection that no worker has room for, and the one whose room is waited for, if there is any worker."""
+        self._full: Giver | None = None
 
     def run(self) -> int:
         """Supervise; the exit code: 0, or 1 when workers cannot live."""
@@ -67,6 +79,7 @@ class Supervisor:
             self._selector.register(wake_read, selectors.EVENT_READ)
             for _ in range(self._settings.workers):
                 self._start()
+            self._selector.register(self._sock, selectors.EVENT_READ, self._accept)
             return self._supervise(wake_read)
 
     def _supervise(self, wake: int) -> int:
@@ -75,7 +88,7 @@ class Supervisor:
                 if key.fd == wake:
                     os.read(wake, 1024)
                     return self._stop()
-                self._heard(key.data)
+                key.data()
             if self._young_deaths >= _YOUNG_DEATHS:
                 log.error("%d workers died within %g s of their start: giving up", self._young_deaths, _YOUNG_SECONDS)
                 self._stop()
@@ -83,20 +96,70 @@ class Supervisor:
 
     def _start(self, *options: str) -> None:
         read, write = os.pipe()
+        giver = Giver()
         # Without -P a folder called app in the current one would be taken for ours.
-        command = [sys.executable, "-P", "-m", "app.server.worker", str(self._sock.fileno()), str(write), *options]
+        command = [sys.executable, "-P", "-m", "app.server.worker", *map(str, (*giver.passed, write)), *options]
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
-            pass_fds=(self._sock.fileno(), write),
+            pass_fds=(*giver.passed, write),
+            # The terminal's Ctrl-C is for the parent, which ends the workers in order.
+            process_group=0,
         )
         os.close(write)
+        giver.handed()
         assert process.stdin is not None
         process.stdin.write(self._settings.model_dump_json().encode() + b"\n")
         process.stdin.flush()
-        worker = Worker(process, os.fdopen(read, "rb", buffering=0))
+        worker = Worker(process, os.fdopen(read, "rb", buffering=0), giver)
         self._workers.add(worker)
-        self._selector.register(worker.status, selectors.EVENT_READ, worker)
+        self._selector.register(worker.status, selectors.EVENT_READ, partial(self._heard, worker))
+        if self._held is not None and self._full is None:
+            self._release()
+
+    def _accept(self) -> None:
+        """Take what waits, and give each connection to the worker that has the fewest."""
+        for _ in range(_MOST_AT_ONCE):
+            try:
+                connection, _ = self._sock.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # No descriptors or no memory, which will not change at once.
+                log.warning("a connection could not be accepted: %s", error.strerror)
+                sleep(_BREATH_SECONDS)
+                return
+            self._give(connection)
+            if self._held is not None:
+                return
+
+    def _give(self, connection: socket.socket) -> None:
+        while usable := [worker for worker in self._workers if worker.giver.usable]:
+            # One that replaces another has nothing to answer with until it has loaded its models.
+            loaded = [worker for worker in usable if worker.report is not None or not self._told]
+            giver = min((worker.giver for worker in loaded or usable), key=attrgetter("open"))
+            try:
+                if giver.give(connection):
+                    connection.close()
+                    return
+            except BlockingIOError:
+                # Even the idlest has no room for more.
+                self._full = giver
+                self._selector.register(giver, selectors.EVENT_WRITE, self._release)
+                break
+        # No worker can take it now: no other is accepted until one can.
+        self._held = connection
+        self._selector.unregister(self._sock)
+
+    def _release(self) -> None:
+        """Go on accepting: the worker that was waited for has room, or is gone, or there is a new one."""
+        if self._full is not None:
+            self._selector.unregister(self._full)
+            self._full = None
+        connection, self._held = self._held, None
+        self._selector.register(self._sock, selectors.EVENT_READ, self._accept)
+        assert connection is not None
+        self._give(connection)
 
     def _heard(self, worker: Worker) -> None:
         line = worker.status.readline()
@@ -126,18 +189,35 @@ class Supervisor:
             self._ready(reports[0])
 
     def _bury(self, worker: Worker) -> int:
-        self._selector.unregister(worker.status)
+        if worker.status in self._selector.get_map():
+            self._selector.unregister(worker.status)
         worker.status.close()
         self._workers.discard(worker)
+        worker.giver.usable = False
+        if worker.giver is self._full:
+            self._release()
+        worker.giver.close()
         assert worker.process.stdin is not None
         worker.process.stdin.close()
         return worker.process.wait()
 
     def _stop(self) -> int:
-        # First here: a connection that waits in the backlog is taken by the last worker that closes the socket.
         refuse_new(self._sock)
+        # The kernel finishes the connections that it has begun.
+        begun = monotonic() + BACKLOG_SECONDS
+        while (left := begun - monotonic()) > 0:
+            for key, _ in self._selector.select(left):
+                if key.fileobj is self._sock or isinstance(key.fileobj, Giver):
+                    key.data()
+                else:
+                    # Not to be heard again and again: the end of a worker is found below.
+                    self._selector.unregister(key.fileobj)
         self._sock.close()
+        if self._full is not None:
+            self._selector.unregister(self._full)
+            self._full = None
         for worker in self._workers:
+            worker.giver.close()
             worker.process.terminate()
         deadline = monotonic() + self._settings.drain_seconds + _KILL_GRACE_SECONDS
         for worker in list(self._workers):

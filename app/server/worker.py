@@ -1,7 +1,7 @@
 """One process that serves: the whole server when there is one worker, else a child of `supervisor`.
 
-As a child it is run as `python -m app.server.worker SOCKET_FD STATUS_FD`, with its settings as one JSON line on
-standard input, which then stays open for as long as the parent lives.
+As a child it is run as `python -m app.server.worker CHANNEL_FD COUNT_FD STATUS_FD`, with its settings as one JSON line
+on standard input, which then stays open for as long as the parent lives.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ import orjson
 from app.repository.manager import State
 from app.server import memory
 from app.server.app import Services, create_app
+from app.server.handover import Taker
 from app.server.lane import Lane
 from app.server.serve import Server, make_config, run
 from app.settings import Settings
@@ -34,15 +35,16 @@ def report(services: Services) -> dict[str, object]:
 
 def work(
     settings: Settings,
-    sock: socket.socket,
+    source: socket.socket | Taker,
     on_settled: Callable[[Services], None],
     on_change: Callable[[Services], None] = lambda _: None,
     load_first: bool = False,
 ) -> None:
-    """Serve on a listening socket until told to stop; the rest as for `create_app`."""
+    """Serve what comes to a listening socket, or from a parent, until told to stop; the rest as for `create_app`."""
     memory.stay_small()
     log_config = log_setup.configure(settings.log_level, settings.log_format)
-    lane = Lane(settings.max_body_bytes)
+    taker = source if isinstance(source, Taker) else None
+    lane = Lane(settings.max_body_bytes, taker.closed if taker is not None else None)
 
     def changed(services: Services) -> None:
         lane.open(services.dataplane, [entry.name for entry in services.manager.entries()])
@@ -53,12 +55,13 @@ def work(
         on_settled(services)
 
     app = create_app(settings, settled, changed, load_first)
-    run(Server(make_config(app, lane, settings, log_config), app, settings.drain_seconds), sock)
+    server = Server(make_config(app, lane, settings, log_config), app, settings.drain_seconds, taker)
+    run(server, [] if isinstance(source, Taker) else [source])
 
 
 def main() -> None:
-    sock = socket.socket(fileno=int(sys.argv[1]))
-    status = os.fdopen(int(sys.argv[2]), "wb", buffering=0)
+    taker = Taker(int(sys.argv[1]), int(sys.argv[2]))
+    status = os.fdopen(int(sys.argv[3]), "wb", buffering=0)
     settings = Settings.model_validate_json(sys.stdin.buffer.readline())
 
     listening = False
@@ -73,7 +76,7 @@ def main() -> None:
     def settled(services: Services) -> None:
         status.write(orjson.dumps(report(services)) + b"\n")
 
-    work(settings, sock, settled, changed, load_first="--replacement" in sys.argv)
+    work(settings, taker, settled, changed, load_first="--replacement" in sys.argv)
 
 
 def _parent_said(services: Services) -> None:

@@ -217,6 +217,9 @@ class Client:
     def connect(self) -> None:
         self._connection.connect()
 
+    def close(self) -> None:
+        self._connection.close()
+
     def __enter__(self) -> Self:
         return self
 

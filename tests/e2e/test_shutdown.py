@@ -3,6 +3,7 @@
 import io
 import signal
 import socket
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import perf_counter
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import orjson
+import psutil
 import pytest
 
 from tests.e2e.load import Exchange, Load
@@ -37,8 +39,14 @@ def exchanges(server: Litepool, reference: dict[str, Reference], rows: int, coun
     return made
 
 
-def stop_under_load(server: Litepool, reference: dict[str, Reference], number: signal.Signals) -> None:
-    """Signal a busy server, and see that each request was answered, on a connection kept and on one of its own."""
+def stop_under_load(
+    server: Litepool, reference: dict[str, Reference], number: signal.Signals, also: Sequence[psutil.Process] = ()
+) -> None:
+    """Signal a busy server, and see that each request was answered, on a connection kept and on one of its own.
+
+    Args:
+        also: processes that get the signal before the server does.
+    """
     singles = exchanges(server, reference, 1, CLIENTS)
     # Half a megabyte each for mlp: some are always half sent, half decoded or half run.
     batches = exchanges(server, reference, 200, CLIENTS // 2)
@@ -53,6 +61,8 @@ def stop_under_load(server: Litepool, reference: dict[str, Reference], number: s
         for load in loads:
             load.wait_answered(BUSY)
         signalled = perf_counter()
+        for process in also:
+            process.send_signal(number)
         server.process.send_signal(number)
         for load in loads:
             load.signalled()

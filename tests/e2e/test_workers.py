@@ -10,9 +10,10 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.e2e.load import Load
 from tests.e2e.process import MODELS, PATIENCE, Client, Litepool, poll
 from tests.e2e.reference import Reference
-from tests.e2e.test_shutdown import stop_under_load
+from tests.e2e.test_shutdown import exchanges, stop_under_load
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +36,13 @@ def shared(cache: Path) -> Iterator[Litepool]:
 def serving(worker: psutil.Process) -> int:
     """How many connections a worker has taken up."""
     return sum(each.status == psutil.CONN_ESTABLISHED for each in worker.net_connections("tcp"))
+
+
+def connect(server: Litepool, count: int, stack: ExitStack) -> list[Client]:
+    clients = [stack.enter_context(server.client()) for _ in range(count)]
+    for client in clients:
+        assert client.get("/livez").status == 200
+    return clients
 
 
 def connect_to_all(server: Litepool, workers: list[psutil.Process], stack: ExitStack) -> list[Client]:
@@ -99,6 +107,41 @@ def test_either_worker_tells_the_requests_of_both(shared: Litepool) -> None:
         # Each worker hands over its counts a moment later.
         for client in clients:
             poll("the requests of both workers", partial(has_counted, client, len(clients)))
+
+
+def test_connections_are_spread_evenly_also_after_some_have_closed(server: Litepool) -> None:
+    workers = server.workers()
+    with ExitStack() as stack:
+        clients = connect(server, 16, stack)
+        assert [serving(worker) for worker in workers] == [8, 8]
+
+        # Whoever they were with: the next ones go where there is room.
+        for client in clients[:10:2]:
+            client.close()
+        poll("the closed connections to be noticed", lambda: sum(map(serving, workers)) == 11)
+        connect(server, 5, stack)
+        assert [serving(worker) for worker in workers] == [8, 8]
+
+
+def test_a_worker_told_to_stop_by_itself_answers_what_it_has_and_is_replaced(
+    server: Litepool, reference: dict[str, Reference]
+) -> None:
+    first, second = server.workers()
+    singles = exchanges(server, reference, 1, 8)
+    with Load(server.url, singles, keep_alive=False) as load:
+        load.wait_answered(100)
+        first.terminate()
+        server.log.wait_for(rf"worker {first.pid} died \(exit code 0\) and is replaced")
+        load.wait_answered(load.tally.answered + 100)
+    assert load.tally.faults == []
+    assert load.tally.answered == load.tally.sent
+    assert second in server.workers()
+
+
+def test_a_signal_to_the_parent_and_its_workers_at_once_loses_no_request(
+    server: Litepool, reference: dict[str, Reference]
+) -> None:
+    stop_under_load(server, reference, SIGTERM, also=server.workers())
 
 
 def test_a_killed_worker_is_replaced_while_the_other_serves_on_and_its_requests_stay_counted(server: Litepool) -> None:
