@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.awake import can_be_kept, kept_awake
 from benchmarks.check import request
 from benchmarks.load import closed, openloop, serial
 from benchmarks.method import Method
@@ -51,6 +52,9 @@ class Measurement:
         serial.measure(single, self._method.warmup_s)
         closed.measure(single, 8, self._method.warmup_s)
         self._serial("one", single, self._method.seconds)
+        if can_be_kept():
+            with kept_awake():
+                self._serial("awake", single, self._method.batch_s)
         for connections in self._method.connections:
             self._closed(single, connections)
         for size in self._model.batches:

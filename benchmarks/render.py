@@ -27,6 +27,8 @@ Before anything is measured, each server's answers are compared with the TFLite 
 and different records from several connections at once. A server with a wrong answer is not measured, and the run fails.
 
 - *One by one*: one raw socket, one request at a time, up to {serial_most} requests or {seconds:g} s.
+- *Processors kept awake*: the same with a process at idle priority on each processor, so that none is halted between
+  requests. In a virtual machine a halted processor costs the next request tens of microseconds, whoever serves it.
 - *Requests/s*: `wrk`, one thread, {connections} connections, {seconds:g} s each. wrk corrects its percentiles for
   coordinated omission, so its p99 is not to be held against the one-by-one client's.
 - *Batches*: as one by one, {batch_s:g} s each.
@@ -89,6 +91,13 @@ def extras(results: Results) -> Iterator[str]:
         head = ["rate", "p50 alone", "p99 alone", "p50 beside", "p99 beside"]
         rows = [[f"{beside['rate']:,.0f}/s", *cells]]
         yield "`mlp` alone, and with `conv` kept busy in the same server:\n\n" + tables.table(head, rows)
+    soaked = results.extras.get("soak")
+    if soaked:
+        yield (
+            f"{soaked['seconds'] / 60:g} minutes at 80% of the most ({soaked['rate']:,.0f} requests/s): "
+            f"{soaked['early_pss_mb']:.1f} MB in the second quarter, {soaked['growth_mb']:+.1f} MB in the last, where "
+            f"single readings differ by up to {soaked['noise_mb']:.1f} MB; {soaked['errors']:.0f} errors."
+        )
 
 
 def pictures(results: Results | None, name: str, folder: Path) -> None:

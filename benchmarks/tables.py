@@ -13,6 +13,7 @@ Column = tuple[str, str, Callable[[float], str]]
 SPEED: tuple[Column, ...] = (
     ("one by one, p50", "one.p50_us", micros),
     ("p99", "one.p99_us", micros),
+    ("p50, processors kept awake", "awake.p50_us", micros),
     ("requests/s, 1 connection", "c1.rps", significant),
     ("8", "c8.rps", significant),
     ("32", "c32.rps", significant),

@@ -11,7 +11,7 @@ def figures(p50: float, rps: float) -> Figures:
     return {**serial, **closed, **memory, **loop}
 
 
-BATCHES = {"one": 1, "batch32.json": 4, "batch256.json": 20, "batch32.npy": 2, "batch256.npy": 10}
+BATCHES = {"one": 1, "awake": 0.5, "batch32.json": 4, "batch256.json": 20, "batch32.npy": 2, "batch256.npy": 10}
 
 
 def entry(server: str, group: str, p50: float, rps: float, model: str = "mlp") -> Entry:
@@ -61,7 +61,14 @@ def bench() -> Results:
                 "beside_p50_us": 300,
                 "beside_p99_us": 500,
             },
-            "soak": {"growth_mb": 1.0, "noise_mb": 2.0},
+            "soak": {
+                "seconds": 600,
+                "rate": 40000,
+                "errors": 0,
+                "early_pss_mb": 190.0,
+                "growth_mb": 1.0,
+                "noise_mb": 2.0,
+            },
         },
     )
 
