@@ -4,6 +4,7 @@
 
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -111,19 +112,21 @@ def ready_line(url: str, workers: int, report: dict[str, Any]) -> str:
 
 @main.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="The whole report as JSON.")
+@click.option("--profile", is_flag=True, help="With all that was measured, and what follows from it.")
+@click.option("--json", "as_json", is_flag=True, help="The whole report as JSON, with the profile.")
 @click.option("--cache-dir", default=None, metavar="DIR", help="Folder of converted models.")
-def inspect(model: Path, as_json: bool, cache_dir: str | None) -> None:
-    """Print a model's signature, shapes, dtypes, size and conversion report."""
+def inspect(model: Path, profile: bool, as_json: bool, cache_dir: str | None) -> None:
+    """Print a model's signature, shapes, dtypes, size, measured cost and conversion report."""
     import orjson
 
     from app.repository.inspect import open_by_hand, table
 
-    report = _or_fail(lambda: open_by_hand(model, _cache_settings(cache_dir), _tell))
+    settings = _cache_settings(cache_dir, (*_OF_CONVERSION, "inline_us"))
+    report = _or_fail(lambda: open_by_hand(model, settings, _tell))
     if as_json:
         click.echo(orjson.dumps(report, option=orjson.OPT_INDENT_2))
     else:
-        click.echo(table(report))
+        click.echo(table(report, profile))
 
 
 @main.command()
@@ -181,13 +184,13 @@ def bench(model: str | None, url: str, connections: str, seconds: float) -> None
         click.echo(f"{count:>11}  {result.per_second:>10,.0f}  {p50:>8,.0f}  {p99:>8,.0f}  {result.failed:>6}")
 
 
-def _cache_settings(cache_dir: str | None) -> Settings:
+def _cache_settings(cache_dir: str | None, wanted: Sequence[str] = _OF_CONVERSION) -> Settings:
     chosen: dict[str, Any] = {"models_dir": "."} | ({} if cache_dir is None else {"cache_dir": cache_dir})
     # What only a server needs is not read: its variables may well be wrong here.
     others = {
         name: field.get_default(call_default_factory=True)
         for name, field in Settings.model_fields.items()
-        if name not in _OF_CONVERSION
+        if name not in wanted
     }
     try:
         return Settings(**others | chosen)

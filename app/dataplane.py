@@ -175,12 +175,14 @@ class DataPlane:
         try:
             route = self.route(model, content_type, accept)
         except LitepoolError as error:
+            bound = self._bound.get(model)
+            (bound.metrics if bound is not None else self._metrics.unknown).refused(error.code.value)
             caller.refuse(error)
             return None
         return self.run(route, body, caller)
 
     def route(self, model: str | None, content_type: str, accept: str) -> Route:
-        """What serves requests with these headers, until `refresh` is called. A refusal is counted.
+        """What serves requests with these headers, until `refresh` is called. Looking for it counts as no request.
 
         Args:
             model: a name from the path; None for the default model.
@@ -193,14 +195,8 @@ class DataPlane:
         """
         bound = self._bound.get(model)
         if bound is None:
-            error = self._why_not(model)
-            self._metrics.unknown.refused(error.code.value)
-            raise error
-        try:
-            return bound.route(content_type, accept)
-        except LitepoolError as error:
-            bound.metrics.refused(error.code.value)
-            raise
+            raise self._why_not(model)
+        return bound.route(content_type, accept)
 
     def run(self, route: Route, body: bytes, caller: Caller) -> Job | None:
         """Answer a request.

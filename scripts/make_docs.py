@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from app.repository.model_config import ModelConfig
+from app.repository.model_config import LaneConfig, ModelConfig
 from app.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,10 +30,13 @@ def settings_table() -> str:
 
 
 def model_toml_table() -> str:
-    """Every key of model.toml."""
-    rows = ["| key | default | meaning |", "|---|---|---|"]
-    rows += [f"| `{name}` | {_default(field)} | {_meaning(field)} |" for name, field in _fields(ModelConfig).items()]
-    return "\n".join(rows)
+    """Every key of model.toml, the tables in it by their names only."""
+    return _keys(ModelConfig)
+
+
+def lane_table() -> str:
+    """Every key of the table `[lane]` of model.toml."""
+    return _keys(LaneConfig)
 
 
 def training_table() -> str:
@@ -47,12 +50,16 @@ def training_table() -> str:
     return "\n".join(rows)
 
 
-def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    return model.model_fields
+def _keys(model: type[BaseModel]) -> str:
+    rows = ["| key | default | meaning |", "|---|---|---|"]
+    for name, field in model.model_fields.items():
+        key = f"[{name}]" if isinstance(field.default, BaseModel) else name
+        rows.append(f"| `{key}` | {_default(field)} | {_meaning(field)} |")
+    return "\n".join(rows)
 
 
 def _default(field: FieldInfo) -> str:
-    if field.default_factory is not None or field.default is None:
+    if field.default_factory is not None or field.default is None or isinstance(field.default, BaseModel):
         return ""
     value = field.default
     return f"`{str(value).lower() if isinstance(value, bool) else value}`" if value != "" else ""
@@ -65,6 +72,7 @@ def _meaning(field: FieldInfo) -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "model.toml": model_toml_table,
+    "lane": lane_table,
     "training": training_table,
 }
 

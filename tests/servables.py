@@ -21,6 +21,8 @@ FAR = 2**62
 
 _numbers = count()
 
+NOTHING_FIXED = Wishes()
+
 SHARING_PAYS = {1: 10.0, 8: 20.0}
 """An invoke of 8 costs twice one of 1, so that waiting calls share one."""
 
@@ -35,7 +37,7 @@ def make_servable(
     mixing: str | None = "nobody has looked",
     inline_us: float = 300.0,
     queue_size: int = 16,
-    wishes: Wishes = Wishes(),
+    wishes: Wishes = NOTHING_FIXED,
 ) -> Servable:
     """A servable named `m`, version 1. Requests share no invoke unless `mixing` is None."""
     # LiteRT maps the file: a model written over another would change that one too.
@@ -58,7 +60,7 @@ class Recorded(Job):
         prepare: called first by `prepare`, for a test to hold or to fail it there.
     """
 
-    __slots__ = ("_given", "_prepare", "ends", "outputs", "prepared_on")
+    __slots__ = ("_given", "_prepare", "ends", "outputs", "prepared_on", "ran_on")
 
     def __init__(self, *inputs: Array, decoded: bool = True, prepare: Callable[[], object] | None = None) -> None:
         super().__init__()
@@ -66,6 +68,7 @@ class Recorded(Job):
         self.ends: list[Exception | None] = []
         self.outputs: list[Array] = []
         self.prepared_on: list[str] = []
+        self.ran_on: list[str] = []
         self._given = inputs
         self._prepare = prepare
         if decoded:
@@ -78,6 +81,7 @@ class Recorded(Job):
         self.inputs, self.rows = self._given, len(self._given[0])
 
     def accept(self, outputs: Sequence[Array]) -> None:
+        self.ran_on.append(threading.current_thread().name)
         self.outputs = [output.copy() for output in outputs]
 
     def finish(self, error: Exception | None) -> None:

@@ -204,9 +204,51 @@ def test_a_model_is_described_for_people(folder: Path) -> None:
     assert "output total float32 [-1, 1]" in lines
 
 
+def test_a_profile_is_printed_when_it_is_asked_for(folder: Path) -> None:
+    (folder / "m.tflite").write_bytes(tflite.affine())
+
+    asked, short = run("inspect", "m.tflite", "--profile"), run("inspect", "m.tflite")
+
+    assert asked.exit_code == short.exit_code == 0
+    for word in ("taken together", "merging", "splitting", "kernel threads", "nothing in model.toml"):
+        assert word in asked.stdout
+        assert word not in short.stdout
+    assert len(short.stdout.splitlines()) < 12
+
+
+def test_the_model_toml_beside_a_model_is_read(folder: Path) -> None:
+    (folder / "m.tflite").write_bytes(tflite.affine())
+    (folder / "model.toml").write_text("[lane]\ninline_rows = 3\nmerge_rows = 2\nthreads = 2")
+
+    table = run("inspect", "m.tflite", "--profile").stdout
+    report = json.loads(run("inspect", "m.tflite", "--profile", "--json").stdout)
+
+    assert "on the event loop up to 3 records" in table
+    assert "up to 2 records of different requests are run together" in table
+    assert "kernel threads 2" in table
+    assert "inline_rows = 3, merge_rows = 2, threads = 2 in model.toml" in table
+    assert report["lane"]["fixed"] == {"inline_rows": 3, "merge_rows": 2, "threads": 2}
+
+
+def test_a_wish_in_model_toml_that_cannot_be_granted_is_refused(folder: Path) -> None:
+    (folder / "m.tflite").write_bytes(tflite.running_sum())
+    (folder / "model.toml").write_text("[lane]\ninline_rows = 3")
+
+    assert "litepool: model.toml: lane.inline_rows = 3: " in refusal(run("inspect", "m.tflite"), 1)
+
+
+def test_the_lane_is_that_of_a_server_with_the_same_settings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "m.tflite").write_bytes(tflite.affine())
+    monkeypatch.setenv("LITEPOOL_INLINE_US", "0")
+
+    assert "on pool threads: an invoke of one record costs more than inline_us" in run("inspect", "m.tflite").stdout
+    monkeypatch.setenv("LITEPOOL_INLINE_US", "-1")
+    assert refusal(run("inspect", "m.tflite"), 2).startswith("litepool: LITEPOOL_INLINE_US=-1: ")
+
+
 def test_what_only_a_server_needs_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "m.tflite").write_bytes(tflite.affine())
-    for name in set(Settings.model_fields) - {"cache_dir", "conversion_timeout", "conversion_memory"}:
+    for name in set(Settings.model_fields) - {"cache_dir", "conversion_timeout", "conversion_memory", "inline_us"}:
         monkeypatch.setenv(PREFIX + name.upper(), "\t/")
 
     assert run("inspect", "m.tflite").exit_code == 0
@@ -241,6 +283,8 @@ def test_a_model_is_described_for_machines(folder: Path) -> None:
     assert (report["name"], report["version"], report["format"]) == ("m", 1, "tflite")
     (described,) = report["signature"]["inputs"]
     assert (described["name"], described["dtype"], described["shape"]) == ("x", "float32", [-1, 4])
+    assert report["profile"].keys() == {"invoke_us", "record_us", "measured_ms", "opened_ms"}
+    assert report["lane"]["taken_together"].keys() == report["profile"]["invoke_us"].keys()
 
 
 # Ready

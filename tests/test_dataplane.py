@@ -1,6 +1,7 @@
 import io
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import dataplane
-from app.dataplane import JSON, Answer, DataPlane
+from app.dataplane import JSON, DataPlane
 from app.errors import (
     DeadlineExceeded,
     InvalidArgument,
@@ -33,6 +34,25 @@ from tests.servables import FAR, Recorded, make_servable, rows
 
 NPY = "application/x-npy"
 ONE = b'{"instance": [1, 2, 3, 4]}'
+
+
+@dataclass
+class Answer:
+    body: bytes
+    media_type: str
+
+
+class Caller:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.replies: list[Answer | LitepoolError] = []
+
+    def answer(self, body: bytes, media_type: str) -> None:
+        self.replies.append(Answer(body, media_type))
+
+    def refuse(self, error: LitepoolError) -> None:
+        self.replies.append(error)
 
 
 class Shelf:
@@ -63,9 +83,13 @@ class House:
         self.shelf = Shelf()
         self.metrics = Metrics(lambda seconds, flush: None)
         self.plane = DataPlane(cast("Manager", self.shelf), self.metrics, 30.0)
-        self.replies: list[Answer | LitepoolError] = []
+        self.caller = Caller()
         self._folder = folder
         self._pool = pool
+
+    @property
+    def replies(self) -> list[Answer | LitepoolError]:
+        return self.caller.replies
 
     def serve(self, model: bytes, **options: Any) -> Servable:
         servable = make_servable(self._folder, model, self.loop, self._pool, **options)
@@ -76,7 +100,7 @@ class House:
     def predict(self, body: bytes, *, model: str | None = None, content_type: str = JSON, accept: str = "*/*") -> Any:
         """The one reply to a request."""
         before = len(self.replies)
-        self.plane.predict(model, body, content_type, accept, self.replies.append)
+        self.plane.predict(model, body, content_type, accept, self.caller)
         self.loop.turn()
         self.loop.run_until(lambda: len(self.replies) > before)
         assert len(self.replies) == before + 1
@@ -254,8 +278,8 @@ def test_a_call_that_finds_the_queue_full_is_refused_and_counted(house: House) -
     servable = house.serve(tflite.affine(), inline_us=0.0, queue_size=1)
     opened = hold(servable)
 
-    waiting = house.plane.predict(None, ONE, JSON, "", house.replies.append)
-    assert house.plane.predict(None, ONE, JSON, "", house.replies.append) is None
+    waiting = house.plane.predict(None, ONE, JSON, "", house.caller)
+    assert house.plane.predict(None, ONE, JSON, "", house.caller) is None
     (refused,) = house.replies
     opened.set()
     house.loop.run_until(lambda: len(house.replies) == 2)
@@ -273,7 +297,7 @@ def test_a_call_that_is_not_wanted_any_more_is_not_answered_with_a_prediction(
     servable = house.serve(tflite.affine(), inline_us=0.0)
     opened = hold(servable)
 
-    job = house.plane.predict(None, ONE, JSON, "", house.replies.append)
+    job = house.plane.predict(None, ONE, JSON, "", house.caller)
     assert job is not None
     assert 0 < job.deadline < FAR
     if change == "abandoned":
@@ -297,12 +321,14 @@ def test_a_large_body_is_decoded_off_the_loop(house: House, monkeypatch: pytest.
     monkeypatch.setattr(dataplane, "_OFFLOAD_BYTES", len(ONE))
     house.serve(tflite.affine())
 
-    job = house.plane.predict(None, ONE, JSON, "", house.replies.append)
+    job = house.plane.predict(None, ONE, JSON, "", house.caller)
 
     assert job is not None
     assert job.queued_at > 0
     house.loop.run_until(lambda: bool(house.replies))
-    assert orjson.loads(cast("Answer", house.replies[0]).body) == {"prediction": [3, 5, 7, 9]}
+    (reply,) = house.replies
+    assert isinstance(reply, Answer)
+    assert orjson.loads(reply.body) == {"prediction": [3, 5, 7, 9]}
 
 
 def test_a_large_body_that_is_bad_is_refused_like_a_small_one(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,6 +362,66 @@ def test_requests_are_counted_by_outcome_and_records_by_those_that_succeed(house
         ("", "NOT_FOUND"): 1,
     }
     assert house.records() == 4
+
+
+# Routes
+
+
+@pytest.mark.parametrize("content_type", ["", JSON, "text/json; charset=utf-8"])
+def test_a_route_that_was_found_once_serves_any_number_of_bodies(house: House, content_type: str) -> None:
+    house.serve(tflite.affine())
+    route = house.plane.route("m", content_type, "*/*")
+
+    for body in (ONE, b"{}", b'{"instances": [[0, 0, 0, 0]]}'):
+        house.plane.run(route, body, house.caller)
+    house.loop.turn()
+
+    assert route.media_type == JSON
+    first, refused, second = house.replies
+    assert isinstance(first, Answer)
+    assert isinstance(second, Answer)
+    assert [orjson.loads(first.body), orjson.loads(second.body)] == [
+        {"prediction": [3, 5, 7, 9]},
+        {"predictions": [[1, 1, 1, 1]]},
+    ]
+    assert isinstance(refused, InvalidArgument)
+    assert house.counted() == {("m", "OK"): 2, ("m", "INVALID_ARGUMENT"): 1}
+
+
+def test_a_route_is_of_the_model_and_the_media_types_that_were_asked_for(house: House) -> None:
+    house.serve(tflite.affine())
+
+    route = house.plane.route(None, NPY, f"text/html, {NPY}")
+    house.plane.run(route, saved(np.array([[1, 2, 3, 4]], np.float32)), house.caller)
+    house.loop.turn()
+
+    (reply,) = house.replies
+    assert isinstance(reply, Answer)
+    assert (reply.media_type, route.media_type) == (NPY, NPY)
+    assert np.load(io.BytesIO(reply.body)).tolist() == [[3, 5, 7, 9]]
+    assert route.bound is house.plane.route("m", JSON, "").bound
+
+
+@pytest.mark.parametrize(
+    ("model", "content_type", "accept", "refusal"),
+    [
+        ("q", JSON, "", NotFound),
+        (None, "text/plain", "", UnsupportedFormat),
+        ("m", "image/png", NPY, UnsupportedFormat),
+    ],
+)
+def test_looking_for_a_route_that_there_is_not_is_no_request(
+    house: House, model: str | None, content_type: str, accept: str, refusal: type[LitepoolError]
+) -> None:
+    house.serve(tflite.affine())
+    house.shelf.refusals["q"] = NotFound("no model 'q'")
+
+    with pytest.raises(refusal):
+        house.plane.route(model, content_type, accept)
+
+    assert house.counted() == {}
+    assert isinstance(house.predict(ONE, model=model, content_type=content_type, accept=accept), refusal)
+    assert list(house.counted().values()) == [1], "it is counted once it is one"
 
 
 def test_a_sample_that_the_model_does_not_take_is_left_out_and_named(

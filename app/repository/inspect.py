@@ -13,6 +13,9 @@ from app.repository.layout import Kind, Misplaced, Source, scan, source_of
 from app.repository.loader import open_model, show_us
 from app.settings import Settings
 
+_FEW = ("1", "16", "256")
+"""The batch sizes of the short table."""
+
 Tell = Callable[[str], None]
 
 
@@ -28,7 +31,13 @@ def open_by_hand(path: Path, settings: Settings, tell: Tell) -> dict[str, Any]:
     """
     source = source_of(path)
     opened = open_model(source, make_converter(settings), tell)
-    return {"name": source.name, "version": source.version, **report.of_source(source), **report.of_opened(opened)}
+    return {
+        "name": source.name,
+        "version": source.version,
+        **report.of_source(source),
+        **report.of_opened(opened),
+        "lane": report.of_plan(opened, opened.plan(settings.inline_us)),
+    }
 
 
 def convert_by_hand(path: Path, output: Path | None, quantization: str | None, settings: Settings, tell: Tell) -> Path:
@@ -85,12 +94,14 @@ def fill_cache(models_dir: Path, settings: Settings, tell: Tell) -> dict[str, st
 def _fill_one(item: Source | Misplaced, settings: Settings, tell: Tell) -> None:
     if isinstance(item, Misplaced):
         raise ModelError(item.reason)
-    open_model(item, make_converter(settings), lambda stage: tell(f"{item.name}: {stage}"))
+    opened = open_model(item, make_converter(settings), lambda stage: tell(f"{item.name}: {stage}"))
+    # Which a wish in model.toml may make impossible.
+    opened.plan(settings.inline_us)
     tell(f"{item.name}: done")
 
 
-def table(found: dict[str, Any]) -> str:
-    """The report as lines for a terminal."""
+def table(found: dict[str, Any], profile: bool = False) -> str:
+    """The report as lines for a terminal, with all that was measured or only some of it."""
     lines = [
         f"{found['name']}, version {found['version']}: {found['file']} ({found['format']})",
         f"  TFLite         {found['tflite_bytes']:,} bytes, quantization {found['quantization']}",
@@ -101,8 +112,7 @@ def table(found: dict[str, Any]) -> str:
             f"  {kind[:-1]:<14} {tensor['name']}  {tensor['dtype']} {tensor['shape']}"
             for tensor in found["signature"][kind]
         ]
-    for rows, cost in found["profile"]["invoke_us"].items():
-        lines.append(f"  batch of {rows:<5} {show_us(cost)}")
+    lines += _profile(found) if profile else _few_costs(found)
     conversion = found["conversion"]
     if conversion is None:
         return "\n".join(lines)
@@ -115,3 +125,39 @@ def table(found: dict[str, Any]) -> str:
             f"(allowed {conversion['parity']['tolerance']:g})"
         )
     return "\n".join(lines)
+
+
+def _few_costs(found: dict[str, Any]) -> list[str]:
+    costs = found["profile"]["invoke_us"]
+    return [f"  batch of {rows:<5} {show_us(costs[rows])}" for rows in _FEW if rows in costs] + [
+        f"  lane           {report.where(found['lane'])}"
+    ]
+
+
+def _profile(found: dict[str, Any]) -> list[str]:
+    """What was measured, and what follows from it."""
+    profile, lane = found["profile"], found["lane"]
+    costs, together = profile["invoke_us"], lane["taken_together"]
+    merges, splits = lane["merge_rows"] > 1, lane["split_rows"] is not None
+    sizes = f"{len(costs)} batch size{'s' * (len(costs) > 1)}"
+    took, whole = (show_us(profile[key] * 1000) for key in ("measured_ms", "opened_ms"))
+    lines = [
+        f"  profile        {sizes} measured, {took} of the {whole} that opening the model took",
+        "    records   an invoke    a record" + "   taken together" * merges,
+    ]
+    for rows, cost in costs.items():
+        line = f"    {rows:>7}   {show_us(cost):>9}   {show_us(profile['record_us'][rows]):>9}"
+        lines.append(line + f"   {together[rows]:>14}" * merges)
+    splitting = (
+        f"batches of {lane['split_rows']} records or more over idle pool threads; "
+        f"at most {lane['most_rows']} records in one invoke"
+    )
+    fixed = ", ".join(f"{key} = {value}" for key, value in lane["fixed"].items())
+    return [
+        *lines,
+        f"  lane           {report.where(lane)}",
+        f"  merging        {report.sharing(lane)}",
+        f"  splitting      {splitting if splits else 'none'}",
+        f"  kernel threads {lane['threads']}",
+        f"  fixed          {fixed or 'nothing'} in model.toml",
+    ]

@@ -41,6 +41,10 @@ class Opened:
     """One record of each input, `[1, *record]`, that the model runs on."""
     mixing: str | None
     """Why requests may not share an invoke; None when they may."""
+    profile_ms: float
+    """How long measuring `profile` took."""
+    open_ms: float = 0.0
+    """How long all of `open_model` took."""
     samples: list[Sample] = field(default_factory=list)
     conversion: dict[str, Any] | None = None
     parity: Parity | None = None
@@ -79,6 +83,12 @@ def open_model(
     Raises:
         ModelError: in one sentence, why the model is not served.
     """
+    start = monotonic()
+    opened = _open(source, converter, progress, quantization)
+    return replace(opened, open_ms=(monotonic() - start) * 1000)
+
+
+def _open(source: Source, converter: Converter, progress: Callable[[str], None], quantization: str | None) -> Opened:
     config = read_config(source.folder)
     if quantization is not None:
         config = config.model_copy(update={"quantization": quantization})
@@ -105,6 +115,9 @@ def _measured(
     signature = runner.signature()
     config.check_labels(signature)
     example = [array[:1] for array in records]
+    start = monotonic()
+    profile = measure(runner, signature, records)
+    profile_ms = (monotonic() - start) * 1000
     return Opened(
         source=source,
         config=config,
@@ -113,9 +126,10 @@ def _measured(
         signature=signature,
         stateful=runner.stateful(),
         unpredictable=runner.unpredictable(),
-        profile=measure(runner, signature, records),
+        profile=profile,
         example=example,
         mixing=why_dependent(runner, signature, example),
+        profile_ms=profile_ms,
         samples=samples,
     )
 

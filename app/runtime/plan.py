@@ -73,28 +73,32 @@ def make_plan(
         inline_rows = wishes.inline_rows
     if stateful or unpredictable:
         if wishes.inline_rows:
+            why = "what an invoke of this model costs depends on its input, so that it"
+            if stateful:
+                why = "this model keeps variables between invokes: each request gets an interpreter of its own, which"
             raise ModelError(
-                f"model.toml: lane.inline_rows = {wishes.inline_rows}: what an invoke of this model costs depends on "
-                "its input, so that it cannot run on the event loop: expected 0"
+                f"model.toml: lane.inline_rows = {wishes.inline_rows}: {why} cannot run on the event loop: expected 0"
             )
         inline_rows = 0
     merges = mixing is None and not stateful
-    helpings = profile.helpings() if merges else _ONE_BY_ONE
+    # Rows that mix must stay together; those that do not are run so many at a time.
+    most_rows = profile.enough_rows() if merges else _WITHOUT_LIMIT
+    helpings = profile.helpings()[: most_rows + 1] if merges else _ONE_BY_ONE
     if wishes.merge_rows is not None:
         if wishes.merge_rows > 1 and not merges:
-            why = "it keeps variables between invokes" if stateful else mixing
+            reason = "it keeps variables between invokes" if stateful else mixing
             raise ModelError(
                 f"model.toml: lane.merge_rows = {wishes.merge_rows}: requests to this model cannot share an invoke, "
-                f"because {why}: expected 1"
+                f"because {reason}: expected 1"
             )
         helpings = tuple(range(wishes.merge_rows + 1))
+        most_rows = max(most_rows, wishes.merge_rows)
     return Plan(
         profile=profile,
         threads=wishes.threads,
         stateful=stateful,
         inline_rows=inline_rows,
         helpings=helpings,
-        # Rows that mix must stay together; those that do not are run so many at a time.
-        most_rows=profile.enough_rows() if merges else _WITHOUT_LIMIT,
+        most_rows=most_rows,
         splits=merges,
     )

@@ -1,6 +1,8 @@
 """Threads for models that are too slow to run on the event loop."""
 
 import logging
+import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -26,15 +28,19 @@ class Pool:
 
     A task is called with its thread's index, 0 to `threads` - 1, and must not raise: a servable keeps one interpreter
     for each index, which so belongs to one thread for life.
+
+    Args:
+        nice: how much lower than the process's the threads' priority is, where the system has one for threads.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, nice: int = 0) -> None:
         self.size = threads
         self.idle = 0
         """Threads that wait for work; a glance, which may be out of date."""
         self._ready: deque[Queue] = deque()
         self._condition = threading.Condition()
         self._closed = False
+        self._nice = nice
         self._threads = [
             threading.Thread(target=self._work, args=(index,), name=f"pool-{index}", daemon=True)
             for index in range(threads)
@@ -62,6 +68,9 @@ class Pool:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self, index: int) -> None:
+        if self._nice and sys.platform.startswith("linux"):
+            # To Linux a thread is a process: this is of the thread alone.
+            os.nice(self._nice)
         while (task := self._take()) is not None:
             try:
                 task(index)

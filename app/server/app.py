@@ -32,7 +32,7 @@ class Services:
 
     def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
         self.metrics = Metrics(loop.call_later)
-        self._pool = Pool(settings.pool_threads)
+        self._pool = Pool(settings.pool_threads, int(__import__("os").environ.get("XNICE", "0")))
         lanes = Lanes(
             self._pool,
             loop.call_soon,

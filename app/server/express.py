@@ -113,7 +113,9 @@ class Express(HttpToolsProtocol):
                 return
             if len(data) - end == head.length:
                 self._served = True
-                turn = Turn(self._advance, not head.keep_alive, self._access_line(head) if self.access_log else None)
+                # As with the parser: nothing behind a request that asks for the close is one.
+                last = self._deaf = not head.keep_alive
+                turn = Turn(self._advance, last, self._access_line(head) if self.access_log else None)
                 self._turns.append(turn)
                 self._run(turn, head, data[end:])
                 return
@@ -221,6 +223,9 @@ class Express(HttpToolsProtocol):
         if turn is None:
             super().on_message_complete()
             return
+        if turn.last and not self.parser.should_keep_alive():
+            # What comes behind it is no request; the parser looks at none of it either.
+            self._deaf = True
         if self._to_drop is not None:
             self.transport.close()
         if turn.body is not None or self.transport.is_closing():

@@ -55,7 +55,8 @@ def _model(entry: Entry, default: str | None, host: str) -> str:
     ]
     if entry.loaded is not None:
         path = "/predict" if name == default else f"/predict/{name}"
-        parts += [_tensors(model["signature"]), _times(model), _call(f"{host}{path}", entry.loaded.opened)]
+        parts += [_tensors(model["signature"]), _times(model), _lane(model["lane"])]
+        parts.append(_call(f"{host}{path}", entry.loaded.opened))
     return "".join(parts)
 
 
@@ -84,6 +85,10 @@ def _times(model: dict[str, Any]) -> str:
         f"<table><tr><th>one record, on this machine</th><th></th><th></th></tr>{rows}</table>"
         f"<p>Largest difference from TensorFlow: {worst:.1e} of the output's scale.</p>"
     )
+
+
+def _lane(lane: dict[str, Any]) -> str:
+    return f"<p>Runs {escape(report.where(lane))}; {escape(report.sharing(lane))}.</p>"
 
 
 def _call(url: str, opened: Opened) -> str:

@@ -42,6 +42,10 @@ def work(
 ) -> None:
     """Serve what comes to a listening socket, or from a parent, until told to stop; the rest as for `create_app`."""
     memory.stay_small()
+    if os.environ.get("XSLICE", "0") == "1":
+        from app.server.priority import ask_for_short_turns
+
+        ask_for_short_turns()
     log_config = log_setup.configure(settings.log_level, settings.log_format)
     taker = source if isinstance(source, Taker) else None
     lane = Lane(settings.max_body_bytes, taker.closed if taker is not None else None)

@@ -1,12 +1,13 @@
 import json
 import math
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -160,6 +161,206 @@ def test_a_good_body_of_numbers_takes_the_fast_road(dtype: str) -> None:
         '{"inputs": {"x": [[1, 2, 3, 4]]}}',
     ):
         assert codec._decode_fast(text.encode()) is not None, text
+
+
+# A list of one record, whose brackets are looked at by a shorter way
+
+
+def read_flat(signature: Signature, text: str) -> tuple[Form, Array] | None:
+    """What the road without nested lists makes of a body; None where it leaves it to another."""
+    reader = PredictJson(signature)._reader
+    assert reader is not None
+    return reader.read(text.encode())
+
+
+@pytest.mark.parametrize("key", ["instances", "inputs"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[[1,2]]",
+        "[[1.0, 2e0]]",
+        "[ [1 ,2 ] ] ",
+        "\n[\t[\r1\n,\t2 \r]\n]\t",
+        "[[1" + " " * 3000 + ",2]]",
+    ],
+    ids=["plain", "points", "spaces", "all white space", "much white space"],
+)
+@pytest.mark.parametrize("batch", [-1, 1])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_list_of_one_record_is_read_flat(key: str, text: str, batch: int, dtype: str) -> None:
+    signature = one_in(dtype, (batch, 2))
+    for body in (f'{{"{key}":{text}}}', f' \n{{ "{key}" : {text} }}\n\t '):
+        read = read_flat(signature, body)
+        assert read is not None, "it takes another road"
+        call = decode(signature, body)
+
+        assert (read[0], call.form, call.rows) == (Form(key), Form(key), 1)
+        assert read[1].tolist() == call.inputs[0].tolist() == [[1, 2]]
+        assert call.inputs[0].dtype == read[1].dtype == np.dtype(dtype)
+
+
+def test_a_record_that_is_a_list_of_one_list_is_read_flat_too() -> None:
+    read = read_flat(one_in(shape=(-1, 1, 2)), '{"instance": [[1, 2]]}')
+
+    assert read is not None
+    assert read[1].tolist() == [[1, 2]]
+    assert decode(one_in(shape=(-1, 1, 2)), '{"instance": [[1, 2]]}').inputs[0].tolist() == [[[1, 2]]]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            '{"instances": [[1,2],3]}',
+            "instances[1]: expected a list of 2 float32 values for input 'x', found the number 3",
+        ),
+        (
+            '{"instances": [1,[2,3]]}',
+            "instances[0]: expected a list of 2 float32 values for input 'x', found the number 1",
+        ),
+        (
+            '{"instances": [[1],2]}',
+            "instances[0]: expected a list of 2 float32 values for input 'x', found a list of 1",
+        ),
+        (
+            '{"instances": [1,[2]]}',
+            "instances[0]: expected a list of 2 float32 values for input 'x', found the number 1",
+        ),
+        ('{"inputs": [1,[2]]}', "inputs[0]: expected a list of 2 float32 values for input 'x', found the number 1"),
+        ('{"inputs": [[1],2]}', "inputs[0]: expected a list of 2 float32 values for input 'x', found a list of 1"),
+        ('{"instances": [[1,2]],}', "the body is not JSON: "),
+        ('{"instances": [[1,2],]}', "the body is not JSON: "),
+        ('{"instances": [[1,2,]]}', "the body is not JSON: "),
+        ('{"instances": [,[1,2]]}', "the body is not JSON: "),
+        ('{"instances": [[]]}', "instances[0]: expected a list of 2 float32 values for input 'x', found an empty list"),
+        ('{"inputs": [[]]}', "inputs[0]: expected a list of 2 float32 values for input 'x', found an empty list"),
+        (
+            '{"instances": [[ ]]}',
+            "instances[0]: expected a list of 2 float32 values for input 'x', found an empty list",
+        ),
+        ('{"instances": [[1]]}', "instances[0]: expected a list of 2 float32 values for input 'x', found a list of 1"),
+        (
+            '{"instances": [[1,2,3]]}',
+            "instances[0]: expected a list of 2 float32 values for input 'x', found a list of 3",
+        ),
+        (
+            '{"instances": [[1,2,3,4]]}',
+            "instances[0]: expected a list of 2 float32 values for input 'x', found a list of 4",
+        ),
+        (
+            '{"instances": [[[1,2]]]}',
+            "instances[0]: expected a list of 2 float32 values for input 'x', found a list of 1",
+        ),
+        ('{"instances": [[1,[2]]]}', "instances[0][1]: expected one float32 number for input 'x', found a list of 1"),
+        ('{"instances": [[1,{}]]}', "instances[0][1]: expected one float32 number for input 'x', found an object"),
+        ('{"instances": [[1,null]]}', "instances[0][1]: expected one float32 number for input 'x', found null"),
+        ('{"instances": [[1,true]]}', "instances[0][1]: expected one float32 number for input 'x', found true"),
+        ('{"instances": [[1,"2"]]}', "instances[0][1]: expected one float32 number for input 'x', found the string"),
+        ('{"instances": [[1,1e39]]}', "instances[0][1]: the number 1e+39 is beyond float32"),
+        ('{"instances": [[1,2]]} x', "the body is not JSON: "),
+        ('{"instances": [[1,2]] x}', "the body is not JSON: "),
+        ('{"instances": [[1,2] x]}', "the body is not JSON: "),
+        ('{"instances": [[1,2]]}}', "the body is not JSON: "),
+        ('{"instances": [[1,2]]]}', "the body is not JSON: "),
+        ('{"instances": [[1,2]]]', "the body is not JSON: "),
+        ('{"instances": [[1,2]}]', "the body is not JSON: "),
+        ('{"instances": [[1,2]]', "the body is not JSON: "),
+        ('{"instances": [[1,2]', "the body is not JSON: "),
+        ('{"instances": [[1,2', "the body is not JSON: "),
+        ('{"instances": [[1 2]]}', "the body is not JSON: "),
+        ('{"instances": [[1,2\x0b]]}', "the body is not JSON: "),
+        ('{"instances": [\x0c[1,2]]}', "the body is not JSON: "),
+        ('{"instances": [[1,2]\x0c]}', "the body is not JSON: "),
+        ('{"instances": [[1,2]]\x0b}', "the body is not JSON: "),
+        ('{"instances": [[1,2]]}\x00', "the body is not JSON: "),
+        ('[{"instances": [[1,2]]}', "the body is not JSON: "),
+        ('[[{"instances": [[1,2]]}', "the body is not JSON: "),
+        ('{"instances" [[1,2]]}', "the body is not JSON: "),
+        ('{{"instances": [[1,2]]}', "the body is not JSON: "),
+        ('{"instances": 1, [[1,2]]}', "the body is not JSON: "),
+        ('{"instances": [[1,2]], "instances": [[1,2]]}', None),
+        ('[{"instances": [[1,2]]}]', "the body: expected an object with exactly one of the keys"),
+        ('[[1,2], "instances"]', "the body: expected an object with exactly one of the keys"),
+    ],
+)
+def test_what_is_nearly_a_list_of_one_record_is_refused_for_what_it_is(text: str, expected: str | None) -> None:
+    assert read_flat(one_in(shape=(-1, 2)), text) is None
+    if expected is None:
+        assert decode(one_in(shape=(-1, 2)), text).inputs[0].tolist() == [[1, 2]]
+    else:
+        assert refusal(one_in(shape=(-1, 2)), text).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ('{"instances": [[1,2],[3,4]]}', [[1, 2], [3, 4]]),
+        ('{"instances": [{"x": [1,2]}]}', [[1, 2]]),
+        ('{"inputs": {"x": [[1,2]]}}', [[1, 2]]),
+        ('{"instances": [[1,NaN]]}', [[1, math.nan]]),
+        ('{"instances": [[1,2]]}', [[1, 2]]),
+    ],
+)
+def test_what_is_nearly_a_list_of_one_record_and_right_is_taken_by_another_road(text: str, rows: list[Any]) -> None:
+    assert np.array_equal(decode(one_in(shape=(-1, 2)), text).inputs[0], np.array(rows, np.float32), equal_nan=True)
+
+
+def test_a_list_of_one_list_is_no_whole_tensor_of_more_rows() -> None:
+    whole = one_in(shape=(2, 2))
+
+    assert refusal(whole, '{"inputs": [[1, 2]]}').startswith("inputs: expected lists of float32 values of shape [2, 2]")
+    assert refusal(whole, '{"instance": [[1, 2, 3, 4]]}').startswith("instance: expected lists of float32 values")
+    assert decode(whole, '{"inputs": [[1, 2], [3, 4]]}').inputs[0].tolist() == [[[1, 2], [3, 4]]]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "good", "bad"),
+    [("int8", "-128, 127", "1, 128"), ("uint8", "0, 255", "-1, 0"), ("int64", "0, -9223372036854775808", "0, 1.0")],
+)
+def test_integers_of_one_record_are_taken_within_their_range_only(dtype: str, good: str, bad: str) -> None:
+    signature = one_in(dtype, (-1, 2))
+
+    read = read_flat(signature, f'{{"instances": [[{good}]]}}')
+    assert read is not None
+    assert read[1].tolist() == [json.loads(f"[{good}]")]
+    assert read_flat(signature, f'{{"instances": [[{bad}]]}}') is None
+    assert refusal(signature, f'{{"instances": [[{bad}]]}}').startswith("instances[0]")
+
+
+PIECES = ["[", "[", "]", "]", "1", "2", ",", " ", "\n", "{}", "null", "1.5"]
+
+
+@settings(max_examples=500)
+@given(
+    st.sampled_from(["instances", "inputs", "instance"]),
+    st.one_of(
+        st.lists(st.sampled_from(PIECES), max_size=12).map("".join),
+        st.builds(
+            lambda pieces, at, more: "".join([*pieces[:at], more, *pieces[at + 1 :]]),
+            st.just(["[", " ", "[", "1", ",", " ", "2", "]", " ", "]"]),
+            st.integers(0, 9),
+            st.sampled_from([*PIECES, ""]),
+        ),
+    ),
+    st.sampled_from(["}", " }", "} ", "}}", "", "]}", ",}"]),
+    st.sampled_from([(-1, 2), (1, 2), (-1, 1), (-1, 1, 2), (2, 2)]),
+)
+@example("instances", "[[1,2]]", "}", (-1, 2))
+@example("inputs", "[[1,2]]", "}", (2, 2))
+def test_whatever_stands_where_a_list_of_one_record_does_is_read_as_the_slow_road_reads_it(
+    key: str, value: str, end: str, shape: tuple[int, ...]
+) -> None:
+    codec = PredictJson(one_in(shape=shape))
+    body = f'{{"{key}": {value}{end}'.encode()
+
+    def outcome(road: Callable[[bytes], Call]) -> object:
+        try:
+            call = road(body)
+        except InvalidArgument as error:
+            return error.message
+        return call.form, call.rows, call.inputs[0].shape, call.inputs[0].tobytes()
+
+    assert outcome(codec.decode) == outcome(codec._decode_slow)
 
 
 def test_a_good_body_for_several_inputs_takes_the_fast_road() -> None:

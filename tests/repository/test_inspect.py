@@ -1,13 +1,15 @@
 """What the commands do with a model outside a server."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from app.errors import ModelError
-from app.repository import convert
+from app.repository import convert, loader
 from app.repository.inspect import convert_by_hand, fill_cache, open_by_hand, table
+from app.runtime.profile import Profile
 from app.settings import Settings
 from tests import tflite
 from tests.repository import stand_in
@@ -34,7 +36,101 @@ def test_a_tflite_file_is_reported_and_shown(tmp_path: Path, settings: Settings)
     assert "  input          x  float32 [-1, 4]" in lines
     assert "  output         y  float32 [-1, 4]" in lines
     assert any(line.startswith("  batch of 1     ") for line in lines)
+    assert any(line.startswith("  lane           on the event loop up to ") for line in lines)
     assert not any("converted" in line for line in lines)
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, invoke_us: dict[int, float]) -> None:
+    """From now on every model is found to cost this."""
+    monkeypatch.setattr(loader, "measure", lambda runner, signature, records: Profile(invoke_us))
+
+
+def test_few_of_many_sizes_are_shown(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "m.tflite").write_bytes(tflite.affine())
+    measured(monkeypatch, {1: 17.0, 2: 25.0, 7: 27.0, 16: 76.0, 64: 240.0, 256: 900.0})
+
+    lines = table(open_by_hand(tmp_path / "m.tflite", settings, silent)).splitlines()
+
+    assert lines[5:] == [
+        "  batch of 1     17 us",
+        "  batch of 16    76 us",
+        "  batch of 256   900 us",
+        "  lane           on the event loop up to 80 records, larger batches on pool threads",
+    ]
+
+
+def test_a_profile_is_shown_with_what_follows_from_it(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.tflite").write_bytes(tflite.affine())
+    (tmp_path / "model.toml").write_text("[lane]\ninline_rows = 4\nthreads = 2")
+    measured(monkeypatch, {1: 17.0, 4: 25.0, 8: 50.0, 16: 1400.0})
+    found = open_by_hand(tmp_path / "m.tflite", settings, silent)
+    found["profile"] |= {"measured_ms": 46.2, "opened_ms": 1730.0}
+
+    lines = table(found, profile=True).splitlines()
+
+    assert lines[5:] == [
+        "  profile        4 batch sizes measured, 46.2 ms of the 1.73 s that opening the model took",
+        "    records   an invoke    a record   taken together",
+        "          1       17 us       17 us                1",
+        "          4       25 us     6.25 us                4",
+        "          8       50 us     6.25 us                8",
+        "         16      1.4 ms     87.5 us                8",
+        "  lane           on the event loop up to 4 records, larger batches on pool threads",
+        "  merging        up to 8 records of different requests are run together",
+        "  splitting      batches of 6 records or more over idle pool threads; at most 32 records in one invoke",
+        "  kernel threads 2",
+        "  fixed          inline_rows = 4, threads = 2 in model.toml",
+    ]
+
+
+def test_a_profile_without_sharing_says_why(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.tflite").write_bytes(tflite.running_sum())
+    measured(monkeypatch, {1: 17.0})
+
+    lines = table(open_by_hand(tmp_path / "m.tflite", settings, silent), profile=True).splitlines()
+
+    why = "it keeps variables between invokes, so that every request gets a fresh interpreter"
+    assert lines[-8].startswith("  profile        1 batch size measured, ")
+    assert lines[-7:-5] == ["    records   an invoke    a record", "          1       17 us       17 us"]
+    assert lines[-5:] == [
+        f"  lane           on pool threads: {why}",
+        f"  merging        each request is run alone: {why}",
+        "  splitting      none",
+        "  kernel threads 1",
+        "  fixed          nothing in model.toml",
+    ]
+
+
+def test_the_documentation_shows_a_profile_as_it_is_shown(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.install_affine(monkeypatch, tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    example = page.partition(" --profile\n")[2].partition("```")[0].splitlines()
+
+    shown = table(open_by_hand(stand_in.model(tmp_path).path, settings, silent), profile=True).splitlines()
+
+    def form(lines: list[str]) -> list[str]:
+        return list(dict.fromkeys(line[:17] for line in lines[1:] if line[2:3].isalpha()))
+
+    assert form(example) == form(shown)
+    assert "    records   an invoke    a record   taken together" in example
+
+
+def test_a_wish_that_cannot_be_granted_is_refused_before_a_server_meets_it(tmp_path: Path, settings: Settings) -> None:
+    models = tmp_path / "models"
+    (models / "m").mkdir(parents=True)
+    (models / "m" / "m.tflite").write_bytes(tflite.maximum_over_batch())
+    (models / "m" / "model.toml").write_text("[lane]\nmerge_rows = 2")
+    reason = r"^model\.toml: lane\.merge_rows = 2: requests to this model cannot share an invoke, because output 'y' "
+
+    with pytest.raises(ModelError, match=reason):
+        open_by_hand(models / "m" / "m.tflite", settings, silent)
+    assert re.match(reason, fill_cache(models, settings, silent)["m"])
 
 
 def test_a_converted_model_is_shown_with_its_times_and_differences(

@@ -4,7 +4,7 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,18 @@ import pytest
 
 from app.errors import ModelError
 from app.repository.layout import Kind, Source, source_of
-from app.repository.loader import batch_class, open_model, show_us, summary
+from app.repository.loader import Loaded, batch_class, load, open_model, show_us, summary
+from app.repository.manager import State
 from app.repository.model_config import ModelConfig
-from app.runtime.interpreter import Runner
+from app.runtime.interpreter import Model, Runner
+from app.runtime.pool import Pool
+from app.runtime.servable import Lanes
 from app.tensors import Batching
 from tests import tflite
+from tests.loops import Loop
 from tests.repository import stand_in
 from tests.repository.conftest import Outcome
+from tests.repository.test_manager import load_all, watch
 
 Outcomes = Callable[[str], Outcome]
 
@@ -133,6 +138,128 @@ def test_a_summary_without_conversion_has_the_interpreters_time_only(tmp_path: P
 )
 def test_times_are_shown_in_the_unit_that_people_use(microseconds: float, shown: str) -> None:
     assert show_us(microseconds) == shown
+
+
+# What the owner has fixed
+
+
+@pytest.fixture
+def lanes() -> Iterator[Lanes]:
+    pool, loop = Pool(1), Loop()
+    yield Lanes(pool, loop.call, loop.later, loop.call, inline_us=300.0, queue_size=8)
+    pool.close()
+
+
+def load_with(folder: Path, content: bytes, lane: str, lanes: Lanes) -> Loaded:
+    (folder / "model.toml").write_text(f"[lane]\n{lane}")
+    return load(put(folder, content), stand_in.converter(folder), lanes, lambda stage: None)
+
+
+def test_a_model_is_served_by_its_profile_where_its_owner_says_nothing(tmp_path: Path, lanes: Lanes) -> None:
+    loaded = load(put(tmp_path, tflite.affine()), stand_in.converter(tmp_path), lanes, lambda stage: None)
+
+    plan, profile = loaded.servable.plan, loaded.opened.profile
+    assert plan.profile is profile
+    assert plan.inline_rows == profile.inline_rows(300.0)
+    assert plan.helpings == profile.helpings()
+    assert plan.threads == 1
+
+
+def test_a_model_is_served_as_its_owner_has_fixed(tmp_path: Path, lanes: Lanes) -> None:
+    loaded = load_with(tmp_path, tflite.affine(), "inline_rows = 3\nmerge_rows = 2\nthreads = 2", lanes)
+
+    plan = loaded.servable.plan
+    assert (plan.inline_rows, plan.merge_rows, plan.threads) == (3, 2, 2)
+
+
+def test_a_model_is_measured_with_the_threads_that_serve_it(
+    tmp_path: Path, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    original = Runner.__init__
+
+    def counted(runner: Runner, model: Model, threads: int = 1) -> None:
+        made.append(threads)
+        original(runner, model, threads)
+
+    monkeypatch.setattr(Runner, "__init__", counted)
+    load_with(tmp_path, tflite.affine(), "threads = 3", lanes)
+
+    assert set(made) == {3}
+    assert len(made) >= 2, "what measures a model is not what serves it"
+
+
+def test_a_stateful_model_is_granted_that_it_keeps_off_the_loop(tmp_path: Path, lanes: Lanes) -> None:
+    plan = load_with(tmp_path, tflite.running_sum(), "inline_rows = 0\nmerge_rows = 1", lanes).servable.plan
+
+    assert plan.stateful
+    assert (plan.inline_rows, plan.merge_rows) == (0, 1)
+
+
+REFUSED_WISHES = [
+    (
+        tflite.running_sum(),
+        "inline_rows = 1",
+        "model.toml: lane.inline_rows = 1: this model keeps variables between invokes: each request gets an "
+        "interpreter of its own, which cannot run on the event loop: expected 0",
+    ),
+    (
+        tflite.running_sum(),
+        "merge_rows = 2",
+        "model.toml: lane.merge_rows = 2: requests to this model cannot share an invoke, because it keeps variables "
+        "between invokes: expected 1",
+    ),
+    (
+        tflite.maximum_over_batch(),
+        "merge_rows = 8",
+        "model.toml: lane.merge_rows = 8: requests to this model cannot share an invoke, because output 'y' of a "
+        "record depends on the records beside it: expected 1",
+    ),
+    (
+        tflite.fixed_one(),
+        "merge_rows = 8",
+        "model.toml: lane.merge_rows = 8: requests to this model cannot share an invoke, because the leading dimension "
+        "is not free in every input and output: expected 1",
+    ),
+    (
+        tflite.affine(),
+        "inline_rows = -1",
+        "model.toml: lane.inline_rows = -1: Input should be greater than or equal to 0",
+    ),
+]
+
+
+@pytest.mark.parametrize(("content", "lane", "reason"), REFUSED_WISHES)
+def test_a_wish_that_cannot_be_granted_is_why_the_model_is_not_served(
+    tmp_path: Path, lanes: Lanes, content: bytes, lane: str, reason: str
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        load_with(tmp_path, content, lane, lanes)
+
+    assert caught.value.message == reason
+
+
+def test_a_model_whose_cost_depends_on_its_input_is_not_served_on_the_loop(
+    tmp_path: Path, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.runtime.interpreter._CONTROL_OPS", frozenset({"MUL"}))
+
+    with pytest.raises(ModelError, match=r"^model\.toml: lane\.inline_rows = 4: what an invoke of this model costs de"):
+        load_with(tmp_path, tflite.affine(), "inline_rows = 4", lanes)
+
+
+@pytest.mark.parametrize(("content", "lane", "reason"), REFUSED_WISHES)
+def test_a_wish_that_cannot_be_granted_is_told_as_the_reason_of_a_failed_model(
+    tmp_path: Path, content: bytes, lane: str, reason: str
+) -> None:
+    folder = tmp_path / "models" / "m"
+    folder.mkdir(parents=True)
+    put(folder, content)
+    (folder / "model.toml").write_text(f"[lane]\n{lane}")
+
+    watched = watch(folder.parent, load_all)
+
+    assert watched.history[-1] == ("m", State.FAILED, reason)
 
 
 # Conversion, with TensorFlow

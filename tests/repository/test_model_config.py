@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from app.errors import ModelError
-from app.repository.model_config import DEFAULT_TOLERANCE, ModelConfig, Quantization, read_config
+from app.repository.model_config import DEFAULT_TOLERANCE, LaneConfig, ModelConfig, Quantization, read_config
+from app.runtime.plan import Wishes
 from app.tensors import Shape, Signature, TensorSpec, make_signature
 
 
@@ -27,6 +28,7 @@ def test_without_a_file_or_a_folder_everything_has_its_default(tmp_path: Path) -
     assert ModelConfig().quantization == "none"
     assert ModelConfig().class_labels == []
     assert ModelConfig().description == ""
+    assert ModelConfig().lane.wishes() == Wishes()
 
 
 def test_an_empty_file_is_no_file(tmp_path: Path) -> None:
@@ -36,13 +38,16 @@ def test_an_empty_file_is_no_file(tmp_path: Path) -> None:
 def test_every_key_is_read(tmp_path: Path) -> None:
     config = read(
         tmp_path,
-        'description = "reads grüße"\nclass_labels = ["a", "b"]\nquantization = "float16"\ntolerance = 0.25\n',
+        'description = "reads grüße"\nclass_labels = ["a", "b"]\nquantization = "float16"\ntolerance = 0.25\n'
+        "[lane]\ninline_rows = 0\nmerge_rows = 4096\nthreads = 2\n",
     )
 
     assert config.description == "reads grüße"
     assert config.class_labels == ["a", "b"]
     assert config.quantization == "float16"
     assert config.tolerance == config.allowed_difference == 0.25
+    assert config.lane.wishes() == Wishes(inline_rows=0, merge_rows=4096, threads=2)
+    assert config.lane.model_fields_set == set(LaneConfig.model_fields)
     assert config.model_fields_set == set(ModelConfig.model_fields)
 
 
@@ -67,7 +72,7 @@ def test_an_unknown_key_is_refused_with_the_keys_that_there_are(tmp_path: Path) 
 
     assert message == (
         "model.toml: quantisation = 'dynamic': Extra inputs are not permitted; the keys are "
-        "description, class_labels, quantization, tolerance"
+        "description, class_labels, quantization, tolerance, lane"
     )
 
 
@@ -120,6 +125,69 @@ def test_a_file_that_cannot_be_read_is_not_called_wrong(tmp_path: Path, monkeypa
 
     with pytest.raises(ModelError, match=r"^model\.toml cannot be read: Permission denied$"):
         read_config(tmp_path)
+
+
+# The lane
+
+
+@pytest.mark.parametrize(
+    ("text", "wishes"),
+    [
+        ("[lane]", Wishes()),
+        ("[lane]\ninline_rows = 12", Wishes(inline_rows=12)),
+        ("lane.merge_rows = 1", Wishes(merge_rows=1)),
+        ("lane = {threads = 256}", Wishes(threads=256)),
+    ],
+)
+def test_what_of_the_lane_is_not_fixed_is_left_to_what_is_measured(tmp_path: Path, text: str, wishes: Wishes) -> None:
+    assert read(tmp_path, text).lane.wishes() == wishes
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fault"),
+    [
+        ("inline_rows", "-1", "Input should be greater than or equal to 0"),
+        ("inline_rows", "true", "Input should be a valid integer"),
+        ("inline_rows", "1.0", "Input should be a valid integer"),
+        ("inline_rows", "'8'", "Input should be a valid integer"),
+        ("merge_rows", "0", "Input should be greater than or equal to 1"),
+        ("merge_rows", "-3", "Input should be greater than or equal to 1"),
+        ("merge_rows", "4097", "Input should be less than or equal to 4096"),
+        ("merge_rows", "[8]", "Input should be a valid integer"),
+        ("threads", "0", "Input should be greater than or equal to 1"),
+        ("threads", "257", "Input should be less than or equal to 256"),
+        ("threads", "nan", "Input should be a valid integer"),
+    ],
+)
+@pytest.mark.parametrize("form", ["[lane]\n{} = {}", "lane.{} = {}"])
+def test_a_value_in_the_lane_is_refused_by_its_full_key_and_value(
+    tmp_path: Path, form: str, key: str, value: str, fault: str
+) -> None:
+    shown = {"true": "True"}.get(value, value)
+    assert refusal(tmp_path, form.format(key, value)) == f"model.toml: lane.{key} = {shown}: {fault}"
+
+
+def test_an_unknown_key_in_the_lane_is_refused_with_the_keys_of_the_lane(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "[lane]\ninline = 5") == (
+        "model.toml: lane.inline = 5: Extra inputs are not permitted; the keys are inline_rows, merge_rows, threads"
+    )
+
+
+def test_several_faults_of_the_lane_and_of_other_keys_are_told_together(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "tolerance = -1\n[lane]\nthreads = 0\nmerge = 'much'\ninline_rows = -1")
+
+    parts = message.removeprefix("model.toml: ").split("; ")
+    assert [part.partition(": ")[0] for part in parts[:3]] == [
+        "tolerance = -1",
+        "lane.inline_rows = -1",
+        "lane.threads = 0",
+    ]
+    assert parts[3].startswith("lane.merge = 'much': ")
+
+
+@pytest.mark.parametrize(("text", "found"), [("lane = 5", "5"), ("lane = 'fast'", "'fast'"), ("[[lane]]", "[{}]")])
+def test_a_lane_that_is_no_table_is_refused(tmp_path: Path, text: str, found: str) -> None:
+    assert refusal(tmp_path, text).startswith(f"model.toml: lane = {found}: Input should be ")
 
 
 # Labels and the model's outputs

@@ -1,6 +1,8 @@
 """What is known of a model, as JSON."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -9,6 +11,7 @@ from app.repository import report
 from app.repository.layout import Kind, Source
 from app.repository.loader import Opened, open_model
 from app.repository.manager import Entry, State
+from app.runtime.profile import Profile
 from tests import tflite
 from tests.repository import stand_in
 
@@ -101,3 +104,125 @@ def test_a_saved_model_has_no_time_of_predict(tmp_path: Path, monkeypatch: pytes
     conversion = report.of_opened(converted(tmp_path))["conversion"]
 
     assert set(conversion["one_record_us"]) == {"model(x)", "interpreter"}
+
+
+# The profile and what follows from it
+
+
+def lane_of(found: Opened, invoke_us: dict[int, float] | None = None) -> dict[str, Any]:
+    """The lane of a model, as if this had been measured; what may run on the loop takes 300 us."""
+    found = replace(found, profile=Profile(invoke_us or {1: 10.0, 8: 20.0}))
+    lane = report.of_plan(found, found.plan(300))
+    assert orjson.loads(orjson.dumps(lane)) == lane
+    return lane
+
+
+def test_a_profile_has_the_cost_of_an_invoke_and_of_a_record_and_how_long_measuring_took(tmp_path: Path) -> None:
+    found = replace(
+        opened(tmp_path, tflite.affine()), profile=Profile({1: 10.04, 8: 20.0}), profile_ms=12.34, open_ms=56.78
+    )
+
+    assert report.of_opened(found)["profile"] == {
+        "invoke_us": {"1": 10.0, "8": 20.0},
+        "record_us": {"1": 10.04, "8": 2.5},
+        "measured_ms": 12.3,
+        "opened_ms": 56.8,
+    }
+
+
+def test_measuring_is_a_part_of_opening(tmp_path: Path) -> None:
+    found = opened(tmp_path, tflite.affine())
+
+    assert 0 < found.profile_ms < found.open_ms
+
+
+def test_a_lane_says_where_invokes_run_and_what_they_share(tmp_path: Path) -> None:
+    lane = lane_of(opened(tmp_path, tflite.affine()), {1: 10.0, 4: 12.0, 8: 80.0})
+
+    assert lane == {
+        "default": "inline",
+        "pool_because": None,
+        "inline_rows": 30,
+        "merge_rows": 4,
+        "not_merged_because": None,
+        "taken_together": {"1": 1, "4": 4, "8": 4},
+        "most_rows": 32,
+        "split_rows": 50,
+        "threads": 1,
+        "fixed": {},
+    }
+    assert report.where(lane) == "on the event loop up to 30 records, larger batches on pool threads"
+    assert report.sharing(lane) == "up to 4 records of different requests are run together"
+
+
+def test_a_lane_says_what_its_owner_has_fixed_be_it_the_default(tmp_path: Path) -> None:
+    (tmp_path / "model.toml").write_text("[lane]\ninline_rows = 1\nmerge_rows = 4\nthreads = 1")
+
+    lane = lane_of(opened(tmp_path, tflite.affine()))
+
+    assert lane["fixed"] == {"inline_rows": 1, "merge_rows": 4, "threads": 1}
+    assert (lane["inline_rows"], lane["merge_rows"], lane["threads"]) == (1, 4, 1)
+    assert lane["taken_together"] == {"1": 1, "8": 4}
+    assert report.where(lane) == "on the event loop up to 1 record, larger batches on pool threads"
+
+
+STATEFUL = "it keeps variables between invokes, so that every request gets a fresh interpreter"
+MIXING = "output 'y' of a record depends on the records beside it"
+
+
+@pytest.mark.parametrize(
+    ("content", "toml", "invoke_us", "pooled", "alone"),
+    [
+        (tflite.running_sum(), "", None, STATEFUL, STATEFUL),
+        (tflite.maximum_over_batch(), "", None, None, MIXING),
+        (tflite.affine(), "[lane]\ninline_rows = 0\nmerge_rows = 1", None, "model.toml says so", "model.toml says so"),
+        (
+            tflite.affine(),
+            "",
+            {1: 20_000.0},
+            "an invoke of one record costs more than inline_us",
+            "one record takes so long that no larger batch was measured",
+        ),
+        (
+            tflite.affine(),
+            "",
+            {1: 200.0, 8: 1600.0},
+            None,
+            "an invoke of several records costs about as much as one each",
+        ),
+    ],
+)
+def test_a_lane_says_why_nothing_runs_on_the_loop_and_why_nothing_is_shared(
+    tmp_path: Path, content: bytes, toml: str, invoke_us: dict[int, float] | None, pooled: str | None, alone: str
+) -> None:
+    (tmp_path / "model.toml").write_text(toml)
+
+    lane = lane_of(opened(tmp_path, content), invoke_us)
+
+    assert lane["default"] == ("inline" if pooled is None else "pool")
+    assert lane["pool_because"] == pooled
+    assert lane["not_merged_because"] == alone
+    assert report.sharing(lane) == f"each request is run alone: {alone}"
+    if pooled is not None:
+        assert report.where(lane) == f"on pool threads: {pooled}"
+
+
+def test_a_model_whose_cost_depends_on_its_input_is_not_run_on_the_loop(tmp_path: Path) -> None:
+    lane = lane_of(replace(opened(tmp_path, tflite.affine()), unpredictable=True))
+
+    assert lane["pool_because"] == "its graph has control flow, so that what an invoke costs depends on its input"
+
+
+def test_a_batch_is_neither_split_nor_cut_where_its_rows_may_depend_on_each_other(tmp_path: Path) -> None:
+    lane = lane_of(opened(tmp_path, tflite.maximum_over_batch()))
+
+    assert (lane["most_rows"], lane["split_rows"]) == (None, None)
+
+
+@pytest.mark.parametrize("invoke_us", [{1: 10.0, 8: 80.0}, {1: 0.7, 256: 28.1}, {1: 700.0}, {1: 19_000.0}])
+def test_a_batch_is_said_to_be_split_from_the_size_on_at_which_it_is(invoke_us: dict[int, float]) -> None:
+    profile = Profile(invoke_us)
+    rows = profile.split_rows()
+
+    assert profile.parts(rows, 2) == 2
+    assert profile.parts(rows - 1, 2) == 1

@@ -1,10 +1,12 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from app.errors import ModelError
+from app.runtime import interpreter as interpreter_module
 from app.runtime.interpreter import Runner, one_line
 from app.tensors import DTYPES, Batching
 from tests import tflite
@@ -154,6 +156,131 @@ def test_shapes_that_the_model_cannot_be_given_are_refused_and_harm_nothing(open
             runner.invoke([records(1, 5)])
         for _ in range(2):
             assert runner.invoke([records(2, 16)])[0].tolist() == [[120], [376]]
+
+
+# One input and one output have a road of their own; everything else takes the other.
+
+
+def picked(inputs: int, outputs: int) -> bytes:
+    """`picked = table[indexes]`, float32 [-1, 3]: an invoke fails where one of `indexes`, int32 [-1], is out of range.
+
+    The table is TABLE, or, where there are two inputs, the second, [-1, 3]. A second output is `turned = -picked`.
+    """
+    graph = tflite.Graph()
+    indexes = graph.tensor("indexes", (-1,), "int32")
+    table = graph.tensor("table", (-1, 3)) if inputs == 2 else graph.constant(TABLE)
+    found = graph.tensor("picked", (-1, 3))
+    turned = graph.tensor("turned", (-1, 3))
+    graph.operator("GATHER", [table, indexes], [found])
+    graph.operator("NEG", [found], [turned])
+    return graph.build(
+        dict([("indexes", indexes), ("table", table)][:inputs]), dict([("picked", found), ("turned", turned)][:outputs])
+    )
+
+
+TABLE = np.array([[0, 1, 2], [10, 11, 12]], np.float32)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (1, 2), (2, 1), (2, 2)])
+class TestHoweverManyInputsAndOutputsThereAre:
+    def test_shapes_may_change_with_each_invoke(self, opened: Open, inputs: int, outputs: int) -> None:
+        runner = opened(picked(inputs, outputs))
+
+        for indexes in ([0], [1, 0, 1], [0, 0, 1], [1], [1, 0] * 50, [1]):
+            found = runner.invoke([np.array(indexes, np.int32), TABLE][:inputs])
+            assert [output.tolist() for output in found] == [TABLE[indexes].tolist(), (-TABLE[indexes]).tolist()][
+                :outputs
+            ]
+
+    def test_an_invoke_after_those_that_failed_is_right_whatever_its_shape(
+        self, opened: Open, inputs: int, outputs: int
+    ) -> None:
+        runner = opened(picked(inputs, outputs))
+
+        for good in ([0], [1, 0], [1, 1, 0], [0]):
+            for bad in ([7], [0, 7], [7]):
+                with pytest.raises(ModelError, match=r"^the interpreter failed: gather index out of bounds"):
+                    runner.invoke([np.array(bad, np.int32), TABLE][:inputs])
+            for _ in range(2):
+                found = runner.invoke([np.array(good, np.int32), TABLE][:inputs])
+                assert [output.tolist() for output in found] == [TABLE[good].tolist(), (-TABLE[good]).tolist()][
+                    :outputs
+                ]
+
+    def test_outputs_are_copies(self, opened: Open, inputs: int, outputs: int) -> None:
+        runner = opened(picked(inputs, outputs))
+        first = runner.invoke([np.array([0, 1], np.int32), TABLE][:inputs])
+
+        runner.invoke([np.array([1, 1], np.int32), TABLE * 0][:inputs])
+
+        assert [output.tolist() for output in first] == [TABLE.tolist(), (-TABLE).tolist()][:outputs]
+
+    def test_an_array_of_any_layout_is_read_by_its_values(self, opened: Open, inputs: int, outputs: int) -> None:
+        runner = opened(picked(inputs, outputs))
+        every_other = np.array([0, 9, 1, 9], np.int32)[::2]
+        crooked = np.frombuffer(b"\0" + TABLE.T.tobytes(), np.float32, offset=1).reshape(3, 2).T
+        assert not every_other.flags.contiguous
+        assert not crooked.flags.c_contiguous
+
+        found = runner.invoke([every_other, crooked][:inputs])
+
+        assert found[0].tolist() == TABLE.tolist()
+
+
+def test_each_input_may_change_its_shape_alone(opened: Open) -> None:
+    runner = opened(picked(2, 1))
+    larger = np.concatenate([TABLE, TABLE + 100])
+
+    for table, indexes in ((TABLE, [0, 1]), (larger, [0, 1]), (larger, [3]), (TABLE, [1])):
+        (found,) = runner.invoke([np.array(indexes, np.int32), table])
+        assert found.tolist() == table[indexes].tolist()
+    with pytest.raises(ModelError):
+        runner.invoke([np.array([3], np.int32), TABLE])
+
+
+def test_shapes_that_several_inputs_cannot_have_together_are_refused_and_harm_nothing(opened: Open) -> None:
+    runner = opened(tflite.two_in_two_out())
+    left, right = records(2, 3) * 10, records(2, 3)
+
+    for _ in range(2):
+        with pytest.raises(ModelError, match="the interpreter failed"):
+            runner.invoke([left, records(3, 3)])
+        for _ in range(2):
+            assert runner.invoke([left, right])[0].tolist() == (left - right).tolist()
+
+
+@pytest.mark.parametrize(("model", "given"), [(tflite.affine(), 0), (tflite.affine(), 2), (tflite.two_in_two_out(), 1)])
+def test_another_number_of_arrays_than_there_are_inputs_is_an_error_and_harms_nothing(
+    opened: Open, model: bytes, given: int
+) -> None:
+    runner = opened(model)
+    inputs = [records(1, size) for spec in runner.signature().inputs for size in spec.shape[1:]]
+    before = [output.tolist() for output in runner.invoke(inputs)]
+
+    with pytest.raises(ModelError, match="the interpreter failed"):
+        runner.invoke([inputs[0]] * given)
+
+    assert [output.tolist() for output in runner.invoke(inputs)] == before
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_litert_gets_the_threads_that_are_asked_for_and_answers_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    given: list[object] = []
+    original: Any = getattr(interpreter_module, "Interpreter")  # noqa: B009  It is there, and not for others.
+
+    def counted(**options: Any) -> Any:
+        given.append(options["num_threads"])
+        return original(**options)
+
+    monkeypatch.setattr(interpreter_module, "Interpreter", counted)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(tflite.affine())
+
+    for model in (path, tflite.affine()):
+        assert Runner(model, threads).invoke([records(1, 4)])[0].tolist() == [[1, 3, 5, 7]]
+    assert given == [threads, threads]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from app.errors import DeadlineExceeded, Internal, InvalidArgument, QueueFull
+from app.runtime.interpreter import Model, Runner
 from app.runtime.job import Abandoned
+from app.runtime.plan import Wishes
 from app.runtime.pool import Pool
 from app.runtime.servable import Servable
 from app.tensors import Array
@@ -72,7 +74,7 @@ def test_a_cheap_call_runs_on_the_loop_s_own_thread(make: Make, loop: Loop) -> N
     loop.turn()
 
     assert job.answer == [[3] * 4]
-    assert job.prepared_on == ["MainThread"]
+    assert job.ran_on == ["MainThread"]
     assert job.queue_ns == 0
     assert job.invoke_ns > 0
 
@@ -84,7 +86,7 @@ def test_a_dear_model_runs_on_a_pool_thread_and_ends_on_the_loop(make: Make, loo
     finish_all(loop, job)
 
     assert job.answer == [[3] * 4]
-    assert job.prepared_on == ["pool-0"]
+    assert job.ran_on == ["pool-0"]
     assert job.queue_ns > 0
 
 
@@ -97,8 +99,8 @@ def test_a_batch_too_large_for_the_loop_runs_on_a_pool_thread(make: Make, loop: 
     finish_all(loop, small, large)
 
     assert servable.plan.inline_rows == 3
-    assert small.prepared_on == ["MainThread"]
-    assert large.prepared_on == ["pool-0"]
+    assert small.ran_on == ["MainThread"]
+    assert large.ran_on == ["pool-0"]
     assert large.answer == [[3] * 4, [5] * 4, [7] * 4, [9] * 4]
 
 
@@ -108,7 +110,7 @@ def test_nothing_runs_on_the_loop_when_that_is_turned_off(make: Make, loop: Loop
     make(tflite.affine(), inline_us=0.0).submit(job)
     finish_all(loop, job)
 
-    assert job.prepared_on == ["pool-0"]
+    assert job.ran_on == ["pool-0"]
 
 
 def test_a_call_kept_off_the_loop_is_decoded_off_it_too(make: Make, loop: Loop) -> None:
@@ -117,7 +119,7 @@ def test_a_call_kept_off_the_loop_is_decoded_off_it_too(make: Make, loop: Loop) 
     make(tflite.affine()).submit(job, inline=False)
     finish_all(loop, job)
 
-    assert job.prepared_on == ["pool-0"]
+    assert job.prepared_on == job.ran_on == ["pool-0"]
     assert job.answer == [[3] * 4]
 
 
@@ -217,7 +219,7 @@ def test_a_fault_in_one_call_is_logged_and_its_caller_is_told_no_more_than_where
         raise ZeroDivisionError("a secret")
 
     servable = make(tflite.affine())
-    jobs = [Recorded(rows(1)), Recorded(rows(2), prepare=fail), Recorded(rows(3))]
+    jobs = [Recorded(rows(1)), Recorded(rows(2), decoded=False, prepare=fail), Recorded(rows(3))]
     with caplog.at_level(logging.ERROR):
         for job in jobs:
             servable.submit(job, inline)
@@ -322,6 +324,118 @@ def test_calls_of_one_turn_of_the_loop_share_an_invoke_and_each_gets_its_own_row
 
     assert counted.rows == [4]
     assert [job.answer for job in jobs] == [[[3] * 4], [[5] * 4, [7] * 4], [[9] * 4]]
+
+
+SEVENS = {1: 10.0, 7: 14.0, 8: 40.0, 16: 100.0}
+"""An invoke of 7 is cheap and one of 8 is not, as with kernels that work in tiles of 7 rows."""
+
+
+@pytest.mark.parametrize(
+    ("waiting", "invokes"), [(1, [1]), (7, [7]), (8, [7, 1]), (9, [7, 2]), (14, [7, 7]), (16, [7, 7, 2])]
+)
+def test_the_calls_of_one_turn_are_cut_as_the_profile_says_is_cheapest(
+    make: Make, loop: Loop, monkeypatch: pytest.MonkeyPatch, waiting: int, invokes: list[int]
+) -> None:
+    servable = make(tflite.affine(), mixing=None, invoke_us=SEVENS)
+    counted = CountedRunner(servable, monkeypatch)
+    jobs = [Recorded(rows(number)) for number in range(waiting)]
+    for job in jobs:
+        servable.submit(job)
+    loop.turn()
+
+    assert counted.rows == invokes
+    assert [job.answer for job in jobs] == [[[2 * number + 1] * 4] for number in range(waiting)]
+
+
+def test_a_call_that_does_not_fit_into_what_an_invoke_takes_begins_the_next(
+    make: Make, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servable = make(tflite.affine(), mixing=None, invoke_us=SEVENS)
+    counted = CountedRunner(servable, monkeypatch)
+    jobs = [Recorded(rows(*range(size))) for size in (3, 3, 3, 9, 1)]
+    for job in jobs:
+        servable.submit(job)
+    loop.turn()
+
+    assert counted.rows == [6, 3, 9, 1]
+    assert [len(job.answer) for job in jobs] == [3, 3, 3, 9, 1]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "invokes"),
+    [
+        (Wishes(merge_rows=1), [1] * 5),
+        (Wishes(merge_rows=2), [2, 2, 1]),
+        (Wishes(merge_rows=3), [3, 2]),
+        (Wishes(merge_rows=64), [5]),
+        (Wishes(inline_rows=4), [4, 1]),
+        (Wishes(inline_rows=4, merge_rows=64), [4, 1]),
+    ],
+)
+def test_an_invoke_takes_no_more_records_than_its_owner_wants(
+    make: Make, loop: Loop, monkeypatch: pytest.MonkeyPatch, wishes: Wishes, invokes: list[int]
+) -> None:
+    servable = make(tflite.affine(), mixing=None, invoke_us={1: 10.0, 64: 20.0}, wishes=wishes)
+    counted = CountedRunner(servable, monkeypatch)
+    jobs = [Recorded(rows(number)) for number in range(5)]
+    for job in jobs:
+        servable.submit(job)
+    loop.turn()
+
+    assert counted.rows == invokes
+    assert [job.answer for job in jobs] == [[[2 * number + 1] * 4] for number in range(5)]
+    assert {job.ran_on[0] for job in jobs} == {"MainThread"}
+
+
+@pytest.mark.parametrize(("wanted", "invokes"), [(None, [1, 7, 1]), (3, [1, 3, 3, 2])])
+def test_calls_that_waited_for_a_thread_are_cut_like_those_of_a_turn(
+    make: Make, loop: Loop, monkeypatch: pytest.MonkeyPatch, wanted: int | None, invokes: list[int]
+) -> None:
+    servable = make(tflite.affine(), mixing=None, invoke_us=SEVENS, wishes=Wishes(inline_rows=0, merge_rows=wanted))
+    counted = CountedRunner(servable, monkeypatch)
+    held = hold(servable)
+    jobs = [Recorded(rows(number)) for number in range(8)]
+    for job in jobs:
+        servable.submit(job)
+    held.opened.set()
+    finish_all(loop, held, *jobs)
+
+    assert counted.rows == invokes
+    assert [job.answer for job in jobs] == [[[2 * number + 1] * 4] for number in range(8)]
+    assert {job.ran_on[0] for job in jobs} == {"pool-0"}
+
+
+def test_a_batch_of_as_many_records_as_the_owner_wants_inline_runs_there_and_one_more_does_not(
+    make: Make, loop: Loop
+) -> None:
+    servable = make(tflite.affine(), invoke_us={1: 10_000.0}, wishes=Wishes(inline_rows=2))
+    small, large = Recorded(rows(1, 2)), Recorded(rows(1, 2, 3))
+    for job in (small, large):
+        servable.submit(job)
+    finish_all(loop, small, large)
+
+    assert (small.ran_on, large.ran_on) == (["MainThread"], ["pool-0"])
+    assert [small.answer, large.answer] == [[[3] * 4, [5] * 4], [[3] * 4, [5] * 4, [7] * 4]]
+
+
+def test_every_interpreter_has_the_threads_that_the_plan_says(
+    make: Make, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    original = Runner.__init__
+
+    def counted(runner: Runner, model: Model, threads: int = 1) -> None:
+        made.append(threads)
+        original(runner, model, threads)
+
+    servable = make(tflite.running_sum(), wishes=Wishes(threads=3))
+    monkeypatch.setattr(Runner, "__init__", counted)
+    job = Recorded(rows(1))
+    servable.submit(job)
+    finish_all(loop, job)
+
+    assert job.answer == [[1] * 4]
+    assert made == [3]
 
 
 def test_calls_never_share_an_invoke_of_a_model_that_mixes_rows(
@@ -475,7 +589,7 @@ def test_a_graph_whose_cost_depends_on_its_values_never_runs_on_the_loop(
 
 def test_a_large_batch_of_independent_rows_is_run_in_helpings_and_answered_as_one(make: Make, loop: Loop) -> None:
     servable = make(tflite.affine(), mixing=None, invoke_us={1: 10.0, 32: 32.0, 64: 64.0})
-    assert servable.most_rows == 32
+    assert servable.plan.most_rows == 32
     job = Recorded(rows(*range(100)))
 
     servable.submit(job)
@@ -491,5 +605,5 @@ def test_rows_that_mix_stay_in_one_invoke_however_many_they_are(make: Make, loop
     servable.submit(job)
     loop.turn()
 
-    assert servable.most_rows > 100
+    assert servable.plan.most_rows > 100
     assert job.outputs[0].max() == 0.0, "each row less the largest of all, which is in the same invoke"

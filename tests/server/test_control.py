@@ -199,6 +199,31 @@ def test_a_model_shows_its_tensors_in_the_order_of_its_signature(good: InProcess
     assert all(cost > 0 for cost in body["profile"]["invoke_us"].values())
 
 
+def test_a_model_shows_its_profile_and_its_lane(good: InProcess) -> None:
+    body = good.get("/models/affine").json()
+
+    profile, lane = body["profile"], body["lane"]
+    sizes = list(profile["invoke_us"])
+    assert sizes[0] == "1"
+    assert list(profile["record_us"]) == list(lane["taken_together"]) == sizes
+    assert 0 < profile["measured_ms"] < profile["opened_ms"]
+    assert (lane["default"], lane["pool_because"], lane["threads"], lane["fixed"]) == ("inline", None, 1, {})
+
+
+def test_a_model_shows_what_its_owner_has_fixed(one_model: Path) -> None:
+    (one_model / "own").mkdir()
+    (one_model / "own" / "m.tflite").write_bytes(tflite.affine())
+    (one_model / "own" / "model.toml").write_text("[lane]\ninline_rows = 0\nmerge_rows = 5\nthreads = 2")
+    with InProcess(one_model, default_model="own") as served:
+        lane = served.get("/models/own").json()["lane"]
+        answer = served.post("/predict", {"instance": [1, 2, 3, 4]})
+
+    assert lane["fixed"] == {"inline_rows": 0, "merge_rows": 5, "threads": 2}
+    assert (lane["default"], lane["pool_because"]) == ("pool", "model.toml says so")
+    assert (lane["inline_rows"], lane["merge_rows"], lane["threads"]) == (0, 5, 2)
+    assert answer.json() == {"prediction": [3, 5, 7, 9]}
+
+
 def test_a_failed_model_is_shown_with_its_reason(mixed: InProcess) -> None:
     body = mixed.get("/models/broken").json()
 

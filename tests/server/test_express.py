@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -77,16 +77,26 @@ class Loop:
     real: asyncio.AbstractEventLoop
 
 
+Asked = tuple[str | None, bytes, str, str]
+
+
 class Plane:
-    """Answers each body with itself, at once or when told to."""
+    """Answers each body with itself, at once or when told to; its routes are what they were asked for."""
 
     def __init__(self) -> None:
         self.at_once = True
-        self.asked: list[tuple[str | None, bytes, str, str]] = []
+        self.asked: list[Asked] = []
         self.jobs: list[Job] = []
         self.waiting: list[Callable[[], None]] = []
 
+    def route(self, model: str | None, content_type: str, accept: str) -> Route:
+        return cast("Route", (model, content_type, accept))
+
     def predict(self, model: str | None, body: bytes, content_type: str, accept: str, caller: Caller) -> Job | None:
+        return self.run(self.route(model, content_type, accept), body, caller)
+
+    def run(self, route: Route, body: bytes, caller: Caller) -> Job | None:
+        model, content_type, accept = cast("tuple[str | None, str, str]", route)
         self.asked.append((model, body, content_type, accept))
         if self.at_once:
             caller.answer(body, JSON)
@@ -97,29 +107,81 @@ class Plane:
         return job
 
 
-def stand_in(predict: Callable[..., None]) -> DataPlane:
-    return cast("DataPlane", SimpleNamespace(predict=predict))
+def stand_in(run: Callable[[Caller], None]) -> DataPlane:
+    """A dataplane whose every request ends in `run`."""
+
+    class Other(Plane):
+        def run(self, route: Route, body: bytes, caller: Caller) -> Job | None:
+            run(caller)
+            return None
+
+    return cast("DataPlane", Other())
+
+
+async def _application(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError("nothing awaits it here")
+
+
+def make_config_of(keep_alive: float, application: Any) -> uvicorn.Config:
+    config = uvicorn.Config(application, ws="none", access_log=False, log_config=None)
+    config.timeout_keep_alive = keep_alive  # type: ignore[assignment]
+    config.load()
+    return config
 
 
 class Connection:
-    """A connection to a server whose only models are `a` and `b`."""
+    """A connection to a server whose only models are `a` and `b`.
 
-    def __init__(self, loop: Loop, keep_alive: float = 75) -> None:
-        config = uvicorn.Config(_application, ws="none", access_log=False, log_config=None)
-        config.timeout_keep_alive = keep_alive  # type: ignore[assignment]
-        config.load()
+    Args:
+        lane: shared with other connections.
+        warm: before anything is fed, the heads in it are those of requests that others have sent.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        keep_alive: float = 75,
+        *,
+        lane: Lane | None = None,
+        warm: bool = False,
+        application: Any = _application,
+    ) -> None:
+        self.config = make_config_of(keep_alive, application)
         self.loop = loop
+        self.warm = warm
         self.state = ServerState()
-        self.lane = Lane(max_body=1 << 16)
         self.plane = Plane()
-        self.lane.open(cast("DataPlane", self.plane), ["a", "b"])
-        protocol = type("Protocol", (Express,), {"lane": self.lane})
-        self.protocol: Express = protocol(config, self.state, {}, cast("asyncio.AbstractEventLoop", loop))
+        self.lane = lane or Lane(max_body=1 << 16)
+        if lane is None:
+            self.lane.open(cast("DataPlane", self.plane), ["a", "b"])
+        self._stream = b""
+        self.protocol = self._open(self.state, loop)
         self.transport = Transport()
         self.protocol.connection_made(self.transport)
 
+    def _open(self, state: ServerState, loop: Loop) -> Express:
+        protocol: type[Express] = type("Protocol", (Express,), {"lane": self.lane})
+        return protocol(self.config, state, {}, cast("asyncio.AbstractEventLoop", loop))
+
     def feed(self, data: bytes) -> None:
+        if self.warm:
+            self._stream += data
+            self._teach(self._stream)
         self.protocol.data_received(data)
+
+    def _teach(self, stream: bytes) -> None:
+        """Have others send, each in one piece, every request of which `stream` has the head, wherever in it."""
+        plane, self.lane.dataplane = self.lane.dataplane, cast("DataPlane", Plane())
+        for head in re.findall(rb"POST [^\n]*\n(?:(?!POST ).)*?\r\n\r\n", stream, re.DOTALL):
+            length = re.search(rb"(?i)\ncontent-length: *(\d+)", head)
+            other = Loop()
+            other.real = self.loop.real
+            protocol = self._open(ServerState(), other)
+            protocol.connection_made(Transport())
+            protocol.data_received(head + b"x" * (int(length[1]) if length else 0))
+            for task in other.tasks:
+                task.close()
+        self.lane.dataplane = plane
 
     def answers(self) -> list[tuple[int, bytes]]:
         """Status and body of each answer written so far."""
@@ -134,26 +196,27 @@ class Connection:
         return found
 
 
-async def _application(scope: Any, receive: Any, send: Any) -> None:
-    raise AssertionError("nothing awaits it here")
-
-
 @pytest.fixture
 def keep_alive() -> float:
     return 75
 
 
 @pytest.fixture
-def connection(keep_alive: float) -> Iterator[Connection]:
+def loop() -> Iterator[Loop]:
     loop = Loop()
     loop.real = asyncio.new_event_loop()
     asyncio.set_event_loop(loop.real)
-    made = Connection(loop, keep_alive)
-    yield made
+    yield loop
     for task in loop.tasks:
         task.close()
     asyncio.set_event_loop(None)
     loop.real.close()
+
+
+@pytest.fixture(params=["cold", "warm"])
+def connection(request: pytest.FixtureRequest, loop: Loop, keep_alive: float) -> Connection:
+    """All that holds of a request whose head is new to the server holds where the head is known, and the other way."""
+    return Connection(loop, keep_alive, warm=request.param == "warm")
 
 
 def request(body: bytes, path: bytes = b"/predict", headers: bytes = b"", version: bytes = b"1.1") -> bytes:
@@ -591,8 +654,8 @@ def test_a_connection_that_waits_for_its_answer_is_not_idle(connection: Connecti
 
 
 def test_an_error_of_the_dataplane_is_an_answer_with_its_status_and_retry_after(connection: Connection) -> None:
-    def refuse(*arguments: Any) -> None:
-        arguments[-1](Unavailable("still loading", retry_after=2))
+    def refuse(caller: Caller) -> None:
+        caller.refuse(Unavailable("still loading", retry_after=2))
 
     connection.lane.open(stand_in(refuse), [])
     connection.feed(request(b"x"))
@@ -603,7 +666,7 @@ def test_an_error_of_the_dataplane_is_an_answer_with_its_status_and_retry_after(
 def test_a_fault_of_the_dataplane_is_a_500_without_a_trace(
     connection: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(caller: Caller) -> None:
         raise ZeroDivisionError("secret detail")
 
     connection.lane.open(stand_in(fail), [])

@@ -50,6 +50,14 @@ def test_the_page_shows_every_model_with_its_state_and_tensors(good: InProcess) 
         assert word in text
 
 
+def test_the_page_says_where_a_model_runs_and_what_its_requests_share(good: InProcess) -> None:
+    text = page(good).text
+
+    why = "it keeps variables between invokes, so that every request gets a fresh interpreter"
+    assert f"Runs on pool threads: {why}; each request is run alone: {why}." in text
+    assert "Runs on the event loop up to " in text
+
+
 def test_a_hostile_description_is_text_on_the_page(good: InProcess) -> None:
     elements = page(good)
 

@@ -9,6 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.telemetry.metrics import PHASES, Metrics
 
+TIMES = (1_000, 0, 20_000, 3_000, 60_000)
+"""Nanoseconds of a request's phases, for tests that look at something else."""
+
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 WORKER = """
@@ -18,7 +21,7 @@ from app.telemetry.metrics import Metrics
 metrics = Metrics(lambda seconds, flush: None)
 digits = metrics.model("digits", 1)
 for _ in range(int(sys.argv[1])):
-    digits.record("OK", 2, (0, 0, 20_000, 0, 40_000))
+    digits.answered((2, 0, 0, 20_000, 0, 40_000))
 sys.stdout.buffer.write(metrics.render())
 """
 
@@ -58,9 +61,9 @@ def value(found: Samples, name: str, **labels: str) -> float:
 def test_requests_are_counted_by_model_version_and_outcome(metrics: Metrics) -> None:
     digits, other = metrics.model("digits", 1), metrics.model("other", 3)
     for _ in range(3):
-        digits.record("OK", 2, ())
-    digits.record("INVALID_ARGUMENT", 0, ())
-    other.record("OK", 5, ())
+        digits.answered((2, *TIMES))
+    digits.refused("INVALID_ARGUMENT")
+    other.answered((5, *TIMES))
 
     found = samples(metrics.render())
 
@@ -72,7 +75,7 @@ def test_requests_are_counted_by_model_version_and_outcome(metrics: Metrics) -> 
 
 
 def test_a_request_for_no_model_names_none(metrics: Metrics) -> None:
-    metrics.unknown.record("NOT_FOUND", 0, ())
+    metrics.unknown.refused("NOT_FOUND")
 
     found = samples(metrics.render())
 
@@ -80,7 +83,7 @@ def test_a_request_for_no_model_names_none(metrics: Metrics) -> None:
 
 
 def test_times_are_counted_by_phase_and_a_phase_not_entered_is_not(metrics: Metrics) -> None:
-    metrics.model("digits", 1).record("OK", 1, (8_000, 0, 20_000, 30_000, 60_000))
+    metrics.model("digits", 1).answered((1, 8_000, 0, 20_000, 30_000, 60_000))
 
     found = samples(metrics.render())
 
@@ -102,7 +105,7 @@ def test_times_are_counted_by_phase_and_a_phase_not_entered_is_not(metrics: Metr
 def test_a_time_falls_into_the_first_bucket_that_bounds_it(
     metrics: Metrics, took: int, within: str, beyond: str | None
 ) -> None:
-    metrics.model("m", 1).record("OK", 1, (0, 0, 0, 0, took))
+    metrics.model("m", 1).answered((1, 0, 0, 0, 0, took))
 
     found = samples(metrics.render())
 
@@ -117,7 +120,7 @@ def test_a_time_falls_into_the_first_bucket_that_bounds_it(
 def test_buckets_are_cumulative_over_requests(metrics: Metrics) -> None:
     digits = metrics.model("m", 1)
     for took in (5_000, 20_000, 20_000, 700_000):
-        digits.record("OK", 1, (0, 0, 0, 0, took))
+        digits.answered((1, 0, 0, 0, 0, took))
 
     found = samples(metrics.render())
 
@@ -130,10 +133,10 @@ def test_buckets_are_cumulative_over_requests(metrics: Metrics) -> None:
 
 def test_nothing_is_counted_twice_however_often_it_is_rendered(metrics: Metrics) -> None:
     digits = metrics.model("m", 1)
-    digits.record("OK", 1, (0, 0, 0, 0, 100))
+    digits.answered((1, 0, 0, 0, 0, 100))
     first = metrics.render()
     again = metrics.render()
-    digits.record("OK", 1, (0, 0, 0, 0, 100))
+    digits.answered((1, 0, 0, 0, 0, 100))
     found = samples(metrics.render())
 
     assert again == first
@@ -144,16 +147,87 @@ def test_nothing_is_counted_twice_however_often_it_is_rendered(metrics: Metrics)
 def test_counts_are_handed_over_once_in_a_while_and_not_with_each_request(metrics: Metrics, later: Later) -> None:
     digits, other = metrics.model("a", 1), metrics.model("b", 1)
     for _ in range(100):
-        digits.record("OK", 1, ())
-        other.record("OK", 1, ())
+        digits.answered((1, *TIMES))
+        other.answered((1, *TIMES))
     assert len(later.calls) == 1
 
     seconds, flush = later.calls[0]
     flush()
-    digits.record("OK", 1, ())
+    digits.answered((1, *TIMES))
 
     assert 0 < seconds <= 1
     assert len(later.calls) == 2
+
+
+def seconds(found: Samples, what: str, phase: str) -> float:
+    return value(found, f"litepool_request_seconds_{what}", model="m", version="1", phase=phase)
+
+
+@pytest.mark.parametrize("requests", [1, 255, 256, 257, 1000])
+def test_however_many_requests_come_between_two_flushes_all_are_counted(
+    metrics: Metrics, later: Later, requests: int
+) -> None:
+    counters = metrics.model("m", 1)
+    for number in range(requests):
+        counters.answered((3, 1_000, 0, 20_000, number + 1, 60_000))
+        counters.refused("DEADLINE_EXCEEDED", (1_000, 500_000, 0, 0, 700_000))
+    assert len(later.calls) == 1
+
+    later.calls[0][1]()
+    found = samples(metrics.render())
+
+    for code in ("OK", "DEADLINE_EXCEEDED"):
+        assert value(found, "litepool_requests_total", model="m", version="1", code=code) == requests
+    assert value(found, "litepool_records_total", model="m", version="1") == 3 * requests
+    counts = {phase: seconds(found, "count", phase) for phase in PHASES}
+    both = 2 * requests
+    assert counts == {"decode": both, "queue": requests, "invoke": requests, "encode": requests, "total": both}
+    assert seconds(found, "sum", "encode") == pytest.approx(requests * (requests + 1) / 2 * 1e-9)
+    assert seconds(found, "sum", "total") == pytest.approx(requests * 760e-6)
+
+
+def test_times_do_not_pile_up_until_they_are_handed_over(metrics: Metrics) -> None:
+    answered, refused = metrics.model("a", 1), metrics.model("b", 1)
+    for _ in range(600):
+        answered.answered((1, *TIMES))
+        refused.refused("DEADLINE_EXCEEDED", TIMES)
+        assert len(answered._good) < 256
+        assert len(refused._refused) < 256
+
+
+def test_what_is_refused_at_once_has_no_times_and_what_came_further_has_those_of_its_phases(metrics: Metrics) -> None:
+    counters = metrics.model("m", 1)
+    counters.refused("UNSUPPORTED_FORMAT")
+    counters.refused("INVALID_ARGUMENT", (8_000, 0, 0, 0, 9_000))
+    counters.refused("INVALID_ARGUMENT", (8_000, 0, 0, 0, 9_000))
+
+    found = samples(metrics.render())
+
+    assert value(found, "litepool_requests_total", model="m", version="1", code="UNSUPPORTED_FORMAT") == 1
+    assert value(found, "litepool_requests_total", model="m", version="1", code="INVALID_ARGUMENT") == 2
+    assert value(found, "litepool_records_total", model="m", version="1") == 0
+    assert {
+        phase for name, labels in found if name.endswith("seconds_count") for key, phase in labels if key == "phase"
+    } == {
+        "decode",
+        "total",
+    }
+    assert seconds(found, "count", "decode") == seconds(found, "count", "total") == 2
+
+
+@pytest.mark.parametrize("first", ["answered", "refused"])
+def test_whichever_outcome_comes_first_has_the_counts_handed_over(metrics: Metrics, later: Later, first: str) -> None:
+    counters = metrics.model("m", 1)
+    for _ in range(2):
+        if first == "answered":
+            counters.answered((1, *TIMES))
+        else:
+            counters.refused("NOT_FOUND")
+        later.calls.pop()[1]()
+        assert later.calls == []
+    found = samples(metrics.render())
+    code = "OK" if first == "answered" else "NOT_FOUND"
+    assert value(found, "litepool_requests_total", model="m", version="1", code=code) == 2
 
 
 def test_a_worker_that_served_nothing_answers_with_the_names_of_what_it_counts(metrics: Metrics) -> None:
@@ -164,7 +238,7 @@ def test_a_worker_that_served_nothing_answers_with_the_names_of_what_it_counts(m
 
 
 def test_times_of_creation_are_left_out(metrics: Metrics) -> None:
-    metrics.model("m", 1).record("OK", 1, (1, 1, 1, 1, 1))
+    metrics.model("m", 1).answered((1, 1, 1, 1, 1, 1))
 
     assert b"_created" not in metrics.render()
 
