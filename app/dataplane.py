@@ -27,6 +27,10 @@ JSON = "application/json"
 _OFFLOAD_BYTES = 256 * 1024
 """A body of this size takes about a millisecond to decode, which the loop does not wait for."""
 
+_OFFLOAD_BYTES_POOLED = 16 * 1024
+"""The same for a model that runs on a pool thread anyway: there decoding costs nobody else anything. Smaller bodies are
+decoded at once, so that their records can share an invoke."""
+
 _JSON_TYPES = frozenset({"", JSON, "text/json", "application/x-www-form-urlencoded"})
 """What a JSON body may be called. The last is what curl says of any body when it is told nothing."""
 
@@ -58,11 +62,12 @@ class Route:
 class Bound:
     """A servable with everything that its requests need, made once."""
 
-    __slots__ = ("_json", "_npy", "_usual", "metrics", "servable")
+    __slots__ = ("_json", "_npy", "_usual", "inline_bytes", "metrics", "servable")
 
     def __init__(self, servable: Servable, metrics: ModelMetrics) -> None:
         self.servable = servable
         self.metrics = metrics
+        self.inline_bytes = _OFFLOAD_BYTES if servable.plan.inline_rows else _OFFLOAD_BYTES_POOLED
         self._json = PredictJson(servable.signature)
         self._npy = npy.Npy(servable.signature)
         usual = Route(self, self._json, self._json, JSON)
@@ -209,7 +214,7 @@ class DataPlane:
         """
         exchange = Exchange(route, body, caller, self._timeout_ns)
         try:
-            inline = len(body) < _OFFLOAD_BYTES
+            inline = len(body) < route.bound.inline_bytes
             if inline:
                 exchange.prepare()
             route.bound.servable.submit(exchange, inline)

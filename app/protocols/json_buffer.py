@@ -1,6 +1,5 @@
 """The fastest road from a JSON body to an array: one model input, numbers only, by simdjson into a flat buffer."""
 
-import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +13,6 @@ from app.tensors import FREE, Array, Shape, TensorSpec
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """simdjson passes over it; it is no JSON."""
-
-_SMALL = 2048
-"""Below this size of a body, nested lists are read faster by orjson and NumPy."""
 
 _KEPT = 3 << 16
 """A parser keeps buffers of several times the largest body that it has seen; larger bodies get one of their own."""
@@ -81,11 +77,12 @@ class BufferReader:
         form, key, wanted, size, skeleton = plan
         if skeleton is not None:
             if len(wanted) == 2 and _is_lone_row(body, end):
+                # One record is what most requests have.
                 numbers = self._numbers(body, key)
                 if numbers is None or len(numbers) != wanted[1] or wanted[0] > 1:
                     return None
                 return form, numbers.reshape(1, -1)
-            numbers = self._numbers(body, key) if len(body) >= _SMALL else None
+            numbers = self._numbers(body, key)
             return None if numbers is None else self._shaped(body, form, wanted, skeleton, numbers)
         if not size or find(b"[", find(b"[", end) + 1) >= 0:
             return None
@@ -119,8 +116,8 @@ class BufferReader:
     def _shaped(
         self, body: bytes, form: Form, wanted: Shape, skeleton: Skeleton, numbers: Array
     ) -> tuple[Form, Array] | None:
-        rows, rest = divmod(len(numbers), math.prod(wanted[1:]))
-        if rest or not rows or wanted[0] not in (FREE, rows) or not skeleton.repeated(rows).fits(body):
+        rows, rest = divmod(len(numbers), skeleton.count)
+        if rest or not rows or wanted[0] not in (FREE, rows) or not skeleton.fits(body, rows):
             return None
         return form, numbers.reshape(rows, *wanted[1:])
 

@@ -1,54 +1,39 @@
 """Whether a JSON text's brackets and commas are those of nested lists of one exact shape.
 
 A parser that gives all numbers of a text as one flat buffer says nothing of how they were nested: 2 + 4 numbers are as
-many as 3 + 3. This looks at the text itself, with a handful of NumPy calls whatever its size.
+many as 3 + 3. What is left of the text when everything but brackets and commas is taken out does: one pass over it, at
+several gigabytes a second.
 """
 
-import numpy as np
+import math
 
-from app.tensors import Array, Shape
+from app.tensors import Shape
 
-_COMMA = 44
-_OPEN = 91
-_CLOSE = 93
+_REST = bytes(code for code in range(256) if code not in b"[,]")
 
 
 class Skeleton:
-    """The brackets of nested lists of `shape`, and how many commas come before each.
+    """The brackets and commas of nested lists of `shape`.
 
     Args:
-        shape: sizes of 1 or more, at least one of them.
+        shape: sizes of 1 or more.
     """
 
-    __slots__ = ("before", "brackets", "commas")
+    __slots__ = ("_one", "_text", "count")
 
     def __init__(self, shape: Shape) -> None:
-        self.brackets: Array = np.array([_OPEN, _CLOSE], np.uint8)
-        self.before: Array = np.array([0, shape[-1] - 1])
-        self.commas = shape[-1] - 1
-        for size in reversed(shape[:-1]):
-            self._wrap(size)
+        self.count = math.prod(shape)
+        text = b""
+        for size in reversed(shape):
+            text = _list_of(text, size)
+        self._text = text
+        self._one = _list_of(text, 1)
 
-    def repeated(self, size: int) -> "Skeleton":
-        """A list of `size` such lists."""
-        outer: Skeleton = object.__new__(Skeleton)
-        outer.brackets, outer.before, outer.commas = self.brackets, self.before, self.commas
-        outer._wrap(size)
-        return outer
+    def fits(self, text: bytes, size: int) -> bool:
+        """Whether `text`, JSON whose only string is free of brackets and commas, is a list of `size` such lists."""
+        wanted = self._one if size == 1 else _list_of(self._text, size)
+        return text.translate(None, _REST) == wanted
 
-    def fits(self, text: bytes) -> bool:
-        """Whether `text`, valid JSON whose only string is free of brackets and commas, is nested like this."""
-        codes = np.frombuffer(text, np.uint8)
-        # 91 and 93 differ in bits that only 'Y' and '_' share, which stand in no number and in no key of ours.
-        places = np.flatnonzero((codes & 0xF9) == (_OPEN & 0xF9))
-        if len(places) != len(self.brackets) or not np.array_equal(codes[places], self.brackets):
-            return False
-        commas = np.flatnonzero(codes == _COMMA)
-        return len(commas) == self.commas and np.array_equal(np.searchsorted(commas, places), self.before)
 
-    def _wrap(self, size: int) -> None:
-        inside = self.commas + 1
-        offsets = np.repeat(np.arange(size) * inside, len(self.before))
-        self.brackets = np.concatenate(([_OPEN], np.tile(self.brackets, size), [_CLOSE])).astype(np.uint8)
-        self.before = np.concatenate(([0], np.tile(self.before, size) + offsets, [size * inside - 1]))
-        self.commas = size * inside - 1
+def _list_of(item: bytes, size: int) -> bytes:
+    return b"[" + b",".join([item] * size) + b"]"

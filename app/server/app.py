@@ -23,6 +23,11 @@ from app.server.predict import Predict
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 
+_POOL_NICE = 10
+"""By how much pool threads give way to event loops. At equal priority a fast model's request that finds both processors
+in the middle of a slow model's invoke waits for the kernel's next turn, up to 4 ms; a pool thread still gets a tenth of
+a processor that a loop would like to have for itself."""
+
 _CLOSE_SECONDS = 0.5
 """How long the threads may take to end when all requests are answered or cut off."""
 
@@ -32,7 +37,7 @@ class Services:
 
     def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
         self.metrics = Metrics(loop.call_later)
-        self._pool = Pool(settings.pool_threads, int(__import__("os").environ.get("XNICE", "0")))
+        self._pool = Pool(settings.pool_threads, _POOL_NICE)
         lanes = Lanes(
             self._pool,
             loop.call_soon,

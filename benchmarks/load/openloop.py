@@ -202,12 +202,6 @@ def main() -> None:
     options = parser.parse_args()
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
-    import os
-
-    if os.environ.get("XC") == "1":
-        from app.server.priority import ask_for_short_turns
-
-        ask_for_short_turns()
     due = schedule(options.rate, options.seconds)
     client = Client(options.port, options.request.read_bytes(), due, options.links)
     gc.disable()

@@ -8,7 +8,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.errors import InvalidArgument
-from app.protocols import json_buffer
 from app.protocols.call import Call
 from app.protocols.predict_json import PredictJson
 from app.tensors import Shape, Signature, make_signature
@@ -130,11 +129,6 @@ def agree(codec: PredictJson, body: bytes) -> None:
 
     assert outcome(codec._decode_fast, body) in (None, slow)
     assert outcome(codec.decode, body) == slow
-
-
-@pytest.fixture(autouse=True)
-def _no_body_too_small_for_the_fastest_road(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_buffer, "_SMALL", 0)
 
 
 @pytest.mark.parametrize("leading", LEADING)
