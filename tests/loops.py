@@ -28,6 +28,11 @@ class Loop:
         for _ in range(self._calls.qsize()):
             self.wait()
 
+    def settle(self) -> None:
+        """Run turns until nothing is handed over any more."""
+        while self._calls.qsize():
+            self.turn()
+
     def wait(self) -> None:
         """Run one thing, which another thread may be about to hand over."""
         function, args = self._calls.get(timeout=PATIENCE)

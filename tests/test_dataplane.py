@@ -101,7 +101,7 @@ class House:
         """The one reply to a request."""
         before = len(self.replies)
         self.plane.predict(model, body, content_type, accept, self.caller)
-        self.loop.turn()
+        self.loop.settle()
         self.loop.run_until(lambda: len(self.replies) > before)
         assert len(self.replies) == before + 1
         return self.replies[-1]
@@ -374,7 +374,7 @@ def test_a_route_that_was_found_once_serves_any_number_of_bodies(house: House, c
 
     for body in (ONE, b"{}", b'{"instances": [[0, 0, 0, 0]]}'):
         house.plane.run(route, body, house.caller)
-    house.loop.turn()
+    house.loop.settle()
 
     assert route.media_type == JSON
     first, refused, second = house.replies
@@ -393,7 +393,7 @@ def test_a_route_is_of_the_model_and_the_media_types_that_were_asked_for(house: 
 
     route = house.plane.route(None, NPY, f"text/html, {NPY}")
     house.plane.run(route, saved(np.array([[1, 2, 3, 4]], np.float32)), house.caller)
-    house.loop.turn()
+    house.loop.settle()
 
     (reply,) = house.replies
     assert isinstance(reply, Answer)

@@ -78,6 +78,10 @@ class Servable:
         self._lanes = lanes
         self._watching = False
         self._turn: list[Job] = []
+        self._seen = 0
+        """How many jobs the turn had when it was last looked at."""
+        self._crowded = False
+        """Whether the last turn had several."""
         self._waiting: deque[Job] = deque()
         self._lock = threading.Lock()
         self._queue = Queue()
@@ -137,7 +141,14 @@ class Servable:
 
     def _run_turn(self) -> None:
         """Run what one turn of the loop has brought, in as few invokes as its rows and shapes allow."""
-        jobs, self._turn = self._turn, []
+        jobs = self._turn
+        if self._seen < len(jobs) < self._most_inline and (self._crowded or len(jobs) > 1):
+            # More may have come while these were decoded. A request that is alone, as the last one was, does not wait.
+            self._seen = len(jobs)
+            self._lanes.soon(self._run_turn)
+            return
+        self._turn, self._seen = [], 0
+        self._crowded = len(jobs) > 1
         if len(jobs) == 1:
             self._run_one(jobs[0], self._inline, _at_once)
             return

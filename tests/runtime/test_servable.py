@@ -71,7 +71,7 @@ def test_a_cheap_call_runs_on_the_loop_s_own_thread(make: Make, loop: Loop) -> N
     job = Recorded(rows(1))
 
     make(tflite.affine()).submit(job)
-    loop.turn()
+    loop.settle()
 
     assert job.answer == [[3] * 4]
     assert job.ran_on == ["MainThread"]
@@ -139,7 +139,7 @@ def test_a_client_s_own_batch_is_run_as_the_model_holds_it(
     job = Recorded(given)
 
     make(model).submit(job)
-    loop.turn()
+    loop.settle()
 
     assert job.answer == expected
 
@@ -223,7 +223,7 @@ def test_a_fault_in_one_call_is_logged_and_its_caller_is_told_no_more_than_where
     with caplog.at_level(logging.ERROR):
         for job in jobs:
             servable.submit(job, inline)
-        finish_all(loop, *jobs) if not inline else loop.turn()
+        finish_all(loop, *jobs) if not inline else loop.settle()
 
     error = jobs[1].error
     assert isinstance(error, Internal)
@@ -249,7 +249,7 @@ def test_an_input_that_makes_the_interpreter_fail_harms_no_other_call(
     if held is not None:
         held.opened.set()
         finish_all(loop, held, *jobs)
-    loop.turn()
+    loop.settle()
 
     assert [jobs[number].answer for number in (0, 2, 3)] == [[[10]], [[30]], [[20]]]
     assert isinstance(jobs[1].error, InvalidArgument)
@@ -263,7 +263,7 @@ def test_shapes_that_a_free_model_does_not_run_on_are_the_caller_s_fault(make: M
 
     servable.submit(bad)
     servable.submit(good)
-    loop.turn()
+    loop.settle()
 
     assert isinstance(bad.error, InvalidArgument)
     assert "model 'm' does not run on these shapes and values: " in bad.error.message
@@ -274,7 +274,7 @@ def test_a_model_that_answers_another_number_of_rows_is_at_fault(make: Make, loo
     job = Recorded(rows(1))
 
     make(tflite.doubles_rows()).submit(job)
-    loop.turn()
+    loop.settle()
 
     assert isinstance(job.error, Internal)
     assert job.outputs == []
@@ -289,7 +289,7 @@ def test_a_fault_in_taking_the_outputs_is_that_call_s_own(make: Make, loop: Loop
     bad, good = Unwilling(rows(1)), Recorded(rows(2))
     servable.submit(bad)
     servable.submit(good)
-    loop.turn()
+    loop.settle()
 
     assert str(bad.error) == "no form for this"
     assert good.answer == [[5] * 4]
@@ -320,7 +320,7 @@ def test_calls_of_one_turn_of_the_loop_share_an_invoke_and_each_gets_its_own_row
     jobs = [Recorded(rows(1)), Recorded(rows(2, 3)), Recorded(rows(4))]
     for job in jobs:
         servable.submit(job)
-    loop.turn()
+    loop.settle()
 
     assert counted.rows == [4]
     assert [job.answer for job in jobs] == [[[3] * 4], [[5] * 4, [7] * 4], [[9] * 4]]
@@ -341,10 +341,61 @@ def test_the_calls_of_one_turn_are_cut_as_the_profile_says_is_cheapest(
     jobs = [Recorded(rows(number)) for number in range(waiting)]
     for job in jobs:
         servable.submit(job)
-    loop.turn()
+    loop.settle()
 
     assert counted.rows == invokes
     assert [job.answer for job in jobs] == [[[2 * number + 1] * 4] for number in range(waiting)]
+
+
+def test_several_calls_wait_one_more_turn_for_what_came_while_they_were_decoded(
+    make: Make, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servable = make(tflite.affine(), mixing=None, invoke_us=SEVENS)
+    counted = CountedRunner(servable, monkeypatch)
+    jobs = [Recorded(rows(number)) for number in range(3)]
+    for job in jobs[:2]:
+        servable.submit(job)
+    loop.turn()
+    servable.submit(jobs[2])
+    loop.turn()
+    assert counted.rows == [], "the third came in the second turn, so that there is a third"
+
+    loop.turn()
+
+    assert counted.rows == [3]
+    assert all(job.done for job in jobs)
+
+
+def test_a_call_alone_waits_for_no_other_unless_the_last_was_not_alone(make: Make, loop: Loop) -> None:
+    servable = make(tflite.affine(), mixing=None, invoke_us=SEVENS)
+
+    def turns(*jobs: Recorded) -> int:
+        """After how many turns of the loop these are answered."""
+        for job in jobs:
+            servable.submit(job)
+        count = 0
+        while not all(job.done for job in jobs):
+            loop.turn()
+            count += 1
+        return count
+
+    def lone() -> Recorded:
+        return Recorded(rows(1))
+
+    assert [turns(lone()), turns(lone())] == [1, 1]
+    assert turns(lone(), lone()) == 2
+    assert [turns(lone()), turns(lone())] == [2, 1]
+
+
+def test_as_many_calls_as_may_run_on_the_loop_do_not_wait_for_more(make: Make, loop: Loop) -> None:
+    servable = make(tflite.affine(), mixing=None, invoke_us={1: 10.0, 4: 20.0})
+    jobs = [Recorded(rows(number)) for number in range(4)]
+    for job in jobs:
+        servable.submit(job)
+
+    loop.turn()
+
+    assert all(job.done for job in jobs)
 
 
 def test_a_call_that_does_not_fit_into_what_an_invoke_takes_begins_the_next(
@@ -355,7 +406,7 @@ def test_a_call_that_does_not_fit_into_what_an_invoke_takes_begins_the_next(
     jobs = [Recorded(rows(*range(size))) for size in (3, 3, 3, 9, 1)]
     for job in jobs:
         servable.submit(job)
-    loop.turn()
+    loop.settle()
 
     assert counted.rows == [6, 3, 9, 1]
     assert [len(job.answer) for job in jobs] == [3, 3, 3, 9, 1]
@@ -380,7 +431,7 @@ def test_an_invoke_takes_no_more_records_than_its_owner_wants(
     jobs = [Recorded(rows(number)) for number in range(5)]
     for job in jobs:
         servable.submit(job)
-    loop.turn()
+    loop.settle()
 
     assert counted.rows == invokes
     assert [job.answer for job in jobs] == [[[2 * number + 1] * 4] for number in range(5)]
@@ -446,7 +497,7 @@ def test_calls_never_share_an_invoke_of_a_model_that_mixes_rows(
     jobs = [Recorded(rows(1)), Recorded(rows(100))]
     for job in jobs:
         servable.submit(job)
-    loop.turn()
+    loop.settle()
 
     assert counted.rows == [1, 1]
     assert [job.answer for job in jobs] == [[[0] * 4], [[0] * 4]]
@@ -460,7 +511,7 @@ def test_calls_of_different_free_dimensions_share_no_invoke(
     jobs = [Recorded(np.full((1, size, 3), size, np.float32)) for size in (2, 2, 5)]
     for job in jobs:
         servable.submit(job)
-    loop.turn()
+    loop.settle()
 
     assert counted.rows == [2, 1]
     assert [job.answer for job in jobs] == [[[[2 * size + 1] * 3] * size] for size in (2, 2, 5)]
@@ -472,7 +523,7 @@ def test_a_call_abandoned_among_those_that_share_an_invoke_leaves_the_others_the
     for job in jobs:
         servable.submit(job)
     jobs[1].abandoned = True
-    loop.turn()
+    loop.settle()
 
     assert [jobs[0].answer, jobs[2].answer] == [[[3] * 4], [[7] * 4]]
     assert isinstance(jobs[1].error, Abandoned)
@@ -593,7 +644,7 @@ def test_a_large_batch_of_independent_rows_is_run_in_helpings_and_answered_as_on
     job = Recorded(rows(*range(100)))
 
     servable.submit(job)
-    loop.turn()
+    loop.settle()
 
     assert job.answer == [[2 * value + 1] * 4 for value in range(100)]
 
@@ -603,7 +654,7 @@ def test_rows_that_mix_stay_in_one_invoke_however_many_they_are(make: Make, loop
     job = Recorded(rows(*range(100)))
 
     servable.submit(job)
-    loop.turn()
+    loop.settle()
 
     assert servable.plan.most_rows > 100
     assert job.outputs[0].max() == 0.0, "each row less the largest of all, which is in the same invoke"
