@@ -30,6 +30,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", metavar="MODEL", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--rounds", type=int, help="alternating rounds; the tables show their medians")
     parser.add_argument("--seconds", type=float, help="length of each measurement")
+    parser.add_argument("--rate-step", type=int, metavar="N", help="in the open loop only every N-th rate")
     parser.add_argument("--soak", type=float, default=0, metavar="S", help="also hold Litepool at 80%% load so long")
     parser.add_argument("--out", type=Path, help="the results' JSON file; docs/ is written for the default only")
     parser.add_argument("--check", action="store_true", help="only check the answers")
@@ -45,7 +46,12 @@ def choose(options: argparse.Namespace) -> list[Server]:
 
 
 def method(options: argparse.Namespace) -> Method:
-    given = {"rounds": options.rounds, "seconds": options.seconds, "soak_s": options.soak}
+    given = {
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "rate_step": options.rate_step,
+        "soak_s": options.soak,
+    }
     base = QUICK if options.quick else Method()
     return dataclasses.replace(base, **{name: value for name, value in given.items() if value is not None})
 
