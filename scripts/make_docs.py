@@ -18,6 +18,10 @@ from app.repository.model_config import LaneConfig, ModelConfig
 from app.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.format import NONE, micros, significant  # noqa: E402  The package is beside this folder.
+from benchmarks.results import Entry, Results, load  # noqa: E402
 
 
 def settings_table() -> str:
@@ -50,6 +54,36 @@ def training_table() -> str:
     return "\n".join(rows)
 
 
+def benchmarks_table() -> str:
+    """The main figures of the committed benchmark runs, for the small model."""
+    parts = []
+    for name, title in (("bench", "Litepool and what people write"), ("peers", "Litepool and other servers")):
+        path = ROOT / "benchmarks" / "results" / f"{name}.json"
+        if path.exists():
+            parts.append(_speeds(load(path), title))
+    return "\n\n".join(parts)
+
+
+def _speeds(results: Results, title: str) -> str:
+    columns: dict[str, tuple[str, Callable[[float], str]]] = {
+        "one by one, p50": ("one.p50_us", micros),
+        "requests/s, 8 connections": ("c8.rps", significant),
+        "32 connections": ("c32.rps", significant),
+        "CPU a request": ("c8.cpu_us", micros),
+        "batch of 256 in JSON, p50": ("batch256.json.p50_us", micros),
+    }
+    rows = [f"| {title} | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
+    for entry in results.of("mlp"):
+        cells = [_cell(entry, figure, write) for figure, write in columns.values()]
+        rows.append(f"| {entry.title} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _cell(entry: Entry, figure: str, write: Callable[[float], str]) -> str:
+    value = entry.median(figure)
+    return NONE if value is None else write(value)
+
+
 def _keys(model: type[BaseModel]) -> str:
     rows = ["| key | default | meaning |", "|---|---|---|"]
     for name, field in model.model_fields.items():
@@ -74,6 +108,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "model.toml": model_toml_table,
     "lane": lane_table,
     "training": training_table,
+    "benchmarks": benchmarks_table,
 }
 
 
