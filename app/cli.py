@@ -78,9 +78,10 @@ def serve(**given: Any) -> None:
     for line in unknown_variables():
         click.echo(f"litepool: {line}", err=True)
     settings = read_settings(given)
-    from app.server.listen import listen, url_of
+    from app.server.listen import allow_many_connections, listen, url_of
     from app.telemetry import logging
 
+    allow_many_connections()
     try:
         sock = listen(settings.host, settings.port)
     except OSError as error:

@@ -17,6 +17,7 @@ from benchmarks.paths import CACHE, DOCS, RESULTS
 from benchmarks.peers import PEERS
 from benchmarks.process import become_subreaper
 from benchmarks.render import render
+from benchmarks.results import load
 from benchmarks.run import Run
 from benchmarks.servers import EXPRESS, EXPRESS_BOTH, EXPRESS_INT8, FLOOR, SERVERS, Server
 
@@ -33,6 +34,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rate-step", type=int, metavar="N", help="in the open loop only every N-th rate")
     parser.add_argument("--soak", type=float, default=0, metavar="S", help="also hold Litepool at 80%% load so long")
     parser.add_argument("--out", type=Path, help="the results' JSON file; docs/ is written for the default only")
+    parser.add_argument("--extras", action="store_true", help="only what follows the rounds of earlier results")
     parser.add_argument("--check", action="store_true", help="only check the answers")
     return parser.parse_args(arguments)
 
@@ -73,9 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # So that the server under measurement is stopped too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     run = Run(choose(options), [MODELS[name] for name in options.models], method(options), out)
-    run.check()
+    if options.extras:
+        run.results = load(out)
+    else:
+        run.check()
     if not options.check:
-        run.measure()
+        if not options.extras:
+            run.measure()
         if not options.peers and run.results.entry(EXPRESS.name, MLP.name):
             run.extra("neighbour", lambda: neighbour(EXPRESS_BOTH, MLP, CONV, method(options)))
             if options.soak:

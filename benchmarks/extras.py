@@ -27,28 +27,36 @@ def single(server: Server, model: Model, port: int) -> Request:
 
 
 def neighbour(server: Server, fast: Model, slow: Model, method: Method) -> Figures:
-    """The fast model's latency at a fixed rate: alone, then with the slow one kept busy by a closed loop."""
+    """The fast model's latency at a fixed rate: alone, and with the slow one kept busy by a closed loop, in turn.
+
+    Latencies are medians of the rounds; errors are added up.
+    """
     for model in (fast, slow):
         prepare(model)
-    with started(server, fast) as live, concurrent.futures.ThreadPoolExecutor(1) as pool:
+    rounds: list[Figures] = []
+    with started(server, fast, method.patience_s) as live, concurrent.futures.ThreadPoolExecutor(1) as pool:
         ask = single(server, fast, live.port)
         beside = single(server, slow, live.port)
         closed.measure(ask, 8, method.warmup_s)
         closed.measure(beside, NEIGHBOURS, method.warmup_s)
-        alone = openloop.measure(ask, method.neighbour_rate, method.neighbour_s)
-        busy = pool.submit(closed.measure, beside, NEIGHBOURS, method.neighbour_s + 2)
-        time.sleep(1)
-        together = openloop.measure(ask, method.neighbour_rate, method.neighbour_s)
-        slow_run = busy.result()
-    return {
-        "rate": method.neighbour_rate,
-        "alone_p50_us": alone.p50_us,
-        "alone_p99_us": alone.p99_us,
-        "beside_p50_us": together.p50_us,
-        "beside_p99_us": together.p99_us,
-        "slow_rps": slow_run.rps,
-        "errors": alone.errors + together.errors + slow_run.errors,
-    }
+        for _ in range(method.rounds):
+            alone = openloop.measure(ask, method.neighbour_rate, method.neighbour_s)
+            busy = pool.submit(closed.measure, beside, NEIGHBOURS, method.neighbour_s + 2)
+            time.sleep(1)
+            together = openloop.measure(ask, method.neighbour_rate, method.neighbour_s)
+            slow_run = busy.result()
+            rounds.append(
+                {
+                    "alone_p50_us": alone.p50_us,
+                    "alone_p99_us": alone.p99_us,
+                    "beside_p50_us": together.p50_us,
+                    "beside_p99_us": together.p99_us,
+                    "slow_rps": slow_run.rps,
+                    "errors": alone.errors + alone.unanswered + together.errors + together.unanswered + slow_run.errors,
+                }
+            )
+    figures = {name: statistics.median(found[name] for found in rounds) for name in rounds[0]}
+    return {**figures, "rate": method.neighbour_rate, "errors": sum(found["errors"] for found in rounds)}
 
 
 def soak(server: Server, model: Model, results: Results, seconds: float) -> Figures:

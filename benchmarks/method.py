@@ -25,7 +25,7 @@ class Method:
     open_links: int = 128
     rate_step: int = 1
     neighbour_rate: float = 1000.0
-    neighbour_s: float = 10.0
+    neighbour_s: float = 5.0
     soak_s: float = 0.0
     patience_s: float = 20.0
 

@@ -38,8 +38,10 @@ and different records from several connections at once. A server with a wrong an
 - *Memory*: PSS of all the server's processes. *Start-up*: from the command to the first good answer; models that
   Litepool has converted before come from its cache.
 
-Server and load share the machine's cores. Every server has two workers (or what it calls so) and is bound to 127.0.0.1;
-the body of a request is the same bytes for all load tools."""
+Server and load share the machine's cores, so that the most that the open loop reaches is less than a server could
+do with cores of its own. Every server has two workers (or what it calls so) and is bound to 127.0.0.1; the body of a
+request is the same bytes for all load tools. Litepool deals connections to its workers evenly; servers whose workers
+accept from one socket, the floor among them, get them by chance."""
 
 
 def read(path: Path) -> Results | None:
@@ -79,6 +81,9 @@ def chapter(results: Results, model: str, name: str) -> Iterator[str]:
     yield "The interpreter alone, one thread:\n\n" + tables.invokes(results, model)
     yield "What it takes:\n\n" + tables.servers(entries, tables.COST)
     yield "What was checked:\n\n" + tables.checks(entries)
+    for entry in results.entries:
+        if entry.model == model and entry.error:
+            yield f"{entry.title} failed under the load; {len(entry.rounds)} rounds of it were measured before."
     if model == "mlp":
         yield from extras(results)
 
@@ -88,8 +93,8 @@ def extras(results: Results) -> Iterator[str]:
     if beside:
         names = ("alone_p50_us", "alone_p99_us", "beside_p50_us", "beside_p99_us")
         cells = [seconds(beside[figure] / 1e6) for figure in names]
-        head = ["rate", "p50 alone", "p99 alone", "p50 beside", "p99 beside"]
-        rows = [[f"{beside['rate']:,.0f}/s", *cells]]
+        head = ["rate", "p50 alone", "p99 alone", "p50 beside", "p99 beside", "`conv` meanwhile", "errors"]
+        rows = [[f"{beside['rate']:,.0f}/s", *cells, f"{beside['slow_rps']:.0f}/s", f"{beside['errors']:.0f}"]]
         yield "`mlp` alone, and with `conv` kept busy in the same server:\n\n" + tables.table(head, rows)
     soaked = results.extras.get("soak")
     if soaked:

@@ -155,6 +155,8 @@ class Run:
 
     def save(self) -> None:
         self.results.save(self._out)
+        if not self._samples:
+            return
         arrays: dict[str, Any] = dict(self._samples)
         np.savez_compressed(self._out.with_suffix(".npz"), **arrays)
 

@@ -6,7 +6,7 @@ would wait for it. Pieces of a list of records are lists of records: each is rea
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import orjson
@@ -22,40 +22,59 @@ _PIECE = 1 << 17
 _PIECE_NUMBERS = 1 << 14
 """Numbers of a piece of an answer."""
 
-_HEAD = re.compile(rb'\s*\{\s*"(instances|inputs)"\s*:\s*\[')
+_HEAD = re.compile(rb'\s*\{\s*"(instances|inputs|instance)"\s*:\s*\[')
 _TAIL = re.compile(rb"\]\s*\}\s*\Z")
+_HEAD_OF_OBJECTS = re.compile(rb'\s*\{\s*"instances"\s*:\s*\[(?=\s*\{)')
+_BETWEEN_OBJECTS = re.compile(rb"\}\s*,(?=\s*\{)")
 _LONGEST_TAIL = 64
 
 
-def pieces(body: bytes, rank: int) -> tuple[str, Iterator[bytes]] | None:
-    """Cut `{KEY: [RECORD, ...]}` between records.
+def pieces(body: bytes, ranks: Mapping[str, int]) -> tuple[str, Iterator[bytes]] | None:
+    """Cut `{KEY: [ITEM, ...]}` between its items, which are lists: records, or the parts of a single one.
 
     Args:
-        rank: of the whole list, 2 or more.
+        ranks: of the whole list, by key; one of rank 1 is not cut.
 
     Returns:
-        The key, and lists of records as JSON texts that together are the whole; None for a body of another outline.
+        The key, and lists of items as JSON texts that together are the whole; None for a body of another outline.
     """
     head = _HEAD.match(body)
     tail = _TAIL.search(body, max(0, len(body) - _LONGEST_TAIL))
-    if head is None or tail is None or rank < 2 or body.count(b'"') != 2:
+    if head is None or tail is None or body.count(b'"') != 2:
         return None
-    return head[1].decode(), _cut(body, head.end(), tail.start(), b"]" * (rank - 1) + b",")
+    key = head[1].decode()
+    if ranks[key] < 2:
+        return None
+    between = re.compile(rb"\]\s*" * (ranks[key] - 1) + rb",")
+    return key, _cut(body, head.end(), tail.start(), between)
 
 
-def _cut(body: bytes, start: int, end: int, mark: bytes) -> Iterator[bytes]:
+def object_pieces(body: bytes) -> Iterator[bytes] | None:
+    """Cut `{"instances": [{...}, ...]}` between records that are objects of lists.
+
+    Returns:
+        Lists of records as JSON texts that together are the whole; None for a body of another outline.
+    """
+    head = _HEAD_OF_OBJECTS.match(body)
+    tail = _TAIL.search(body, max(0, len(body) - _LONGEST_TAIL))
+    if head is None or tail is None:
+        return None
+    return _cut(body, head.end(), tail.start(), _BETWEEN_OBJECTS)
+
+
+def _cut(body: bytes, start: int, end: int, between: re.Pattern[bytes]) -> Iterator[bytes]:
     while True:
-        found = body.find(mark, start + _PIECE, end)
-        stop = end if found < 0 else found + len(mark) - 1
+        found = between.search(body, start + _PIECE, end)
+        stop = end if found is None else found.end() - 1
         yield b"[" + body[start:stop] + b"]"
-        if found < 0:
+        if found is None:
             return
         start = stop + 1
         give_way()
 
 
 def dump_rows(array: Array) -> bytes:
-    """A list of records as JSON text, in pieces."""
+    """A list of records, or of a single one's parts, as JSON text, in pieces."""
     rows = max(1, _PIECE_NUMBERS // max(1, array[0].size))
     texts = []
     for start in range(0, len(array), rows):

@@ -6,6 +6,7 @@ standard JSON this reads the tokens `NaN`, `Infinity` and `-Infinity`, as Tensor
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -107,15 +108,20 @@ def tensor(value: Any, spec: TensorSpec, wanted: Shape, where: str, first: int =
             sizes[depth] = len(part)
         elif len(part) != sizes[depth]:
             like = ", as in the first list at this depth," if wanted[depth] == FREE and sizes[depth] != FREE else ""
-            raise InvalidArgument(
-                f"{place}: expected {_expected(spec, sizes[depth:])}{like} for input {spec.name!r}, "
-                f"found {'an empty list' if not part else f'a list of {len(part)}'}"
-            )
+            raise wrong_size(spec, sizes[depth:], place, len(part), like)
         for index, item in enumerate(part):
             walk(item, depth + 1, f"{place}[{index if depth else first + index}]")
 
     walk(value, 0, where)
     return np.array(flat, dtype=spec.dtype).reshape(sizes)
+
+
+def wrong_size(spec: TensorSpec, sizes: Sequence[int], place: str, found: int, like: str = "") -> InvalidArgument:
+    """The error for a list at `place` that has `found` items, where lists of `sizes` were wanted."""
+    return InvalidArgument(
+        f"{place}: expected {_expected(spec, list(sizes))}{like} for input {spec.name!r}, "
+        f"found {f'a list of {found}' if found else 'an empty list'}"
+    )
 
 
 def _expected(spec: TensorSpec, sizes: list[int]) -> str:

@@ -8,7 +8,7 @@ object is taken too. TENSORS likewise, with the batch dimension given by the cal
 read as `NaN`, `Infinity` and `-Infinity` and written as `null`, so that an answer is always JSON.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,10 @@ class PredictJson:
         if self._single is not None:
             self._reader = BufferReader(self._single, {form: shapes[0] for form, shapes in self._wanted.items()})
         self._bare_rows = signature.batching is Batching.NONE
+        self._ranks = {form.value: len(shapes[0]) for form, shapes in self._wanted.items()}
+        # Between records stands what could stand in a name as well.
+        self._cuts_objects = not any("}" in spec.name for spec in signature.inputs)
+        self._output_keys = [orjson.dumps(name) for name in self._output_names]
 
     def decode(self, body: bytes) -> Call:
         """Read a request.
@@ -50,8 +54,8 @@ class PredictJson:
         Raises:
             InvalidArgument: naming what was found, where, and what was expected.
         """
-        if len(body) >= json_pieces.LARGE and self._reader is not None:
-            call = self._decode_pieces(body, self._reader)
+        if len(body) >= json_pieces.LARGE:
+            call = self._decode_pieces(body)
             if call is not None:
                 return call
         if self._reader is not None and (read := self._reader.read(body)) is not None:
@@ -67,21 +71,21 @@ class PredictJson:
         _, _, form = call
         if form is Form.INSTANCE:
             if len(outputs) == 1:
-                return b'{"prediction":%b}' % orjson.dumps(outputs[0][0], _contiguous, _NUMPY)
+                return b'{"prediction":%b}' % _text(outputs[0][0])
             return b'{"prediction":%b}' % self._dump([output[0] for output in outputs])
         if form is Form.INPUTS:
             return b'{"outputs":%b}' % self._dump([output[0] for output in outputs] if self._bare_rows else outputs)
         if len(outputs) == 1:
-            large = call.rows > 1 and outputs[0].size >= _LARGE_ANSWER
-            return b'{"predictions":%b}' % (json_pieces.dump_rows(outputs[0]) if large else self._dump(outputs))
+            return b'{"predictions":%b}' % self._dump(outputs)
         records = [dict(zip(self._output_names, row, strict=True)) for row in zip(*outputs, strict=True)]
         return b'{"predictions":%b}' % orjson.dumps(records, _contiguous, _NUMPY)
 
     def _dump(self, values: Sequence[Array]) -> bytes:
         """One value as it is, several by their outputs' names."""
         if len(values) == 1:
-            return orjson.dumps(values[0], _contiguous, _NUMPY)
-        return orjson.dumps(dict(zip(self._output_names, values, strict=True)), _contiguous, _NUMPY)
+            return _text(values[0])
+        members = (b"%b:%b" % (key, _text(value)) for key, value in zip(self._output_keys, values, strict=True))
+        return b"{%b}" % b",".join(members)
 
     def _decode_fast(self, body: bytes) -> Call | None:
         """Decode a well-formed body with NumPy's own conversion, or None wherever that could be wrong."""
@@ -142,30 +146,57 @@ class PredictJson:
             return None
         return Call(tuple(arrays), rows, form)
 
-    def _decode_pieces(self, body: bytes, reader: BufferReader) -> Call | None:
-        """Decode a large list of records piece by piece; None for a body of another outline."""
+    def _decode_pieces(self, body: bytes) -> Call | None:
+        """Decode a large list piece by piece; None for a body of another outline."""
+        if self._reader is not None and self._reader.fixed and (found := json_pieces.pieces(body, self._ranks)):
+            key, texts = found
+            form = Form(key)
+            if form is Form.INSTANCE or not self._bare_rows:
+                return self._decode_lists(texts, form, self._reader)
+        if self._cuts_objects and (objects := json_pieces.object_pieces(body)):
+            return self._decode_objects(objects)
+        return None
+
+    def _decode_lists(self, texts: Iterator[bytes], form: Form, reader: BufferReader) -> Call | None:
         assert self._single is not None
-        rank = len(self._wanted[Form.INSTANCES][0])
-        found = json_pieces.pieces(body, rank) if reader.fixed and not self._bare_rows else None
-        if found is None:
-            return None
-        key, texts = found
-        form = Form(key)
-        wanted = self._wanted[form][0]
+        key, wanted = form.value, self._wanted[form][0]
         arrays: list[Array] = []
-        rows = 0
+        size = 0
         for text in texts:
             array = reader.read_list(text, form)
             if array is None:
-                value = json_values.parse(text, f"after {key}[{rows - 1}]" if rows else "")
+                value = json_values.parse(text, f"after {key}[{size - 1}]" if size else "")
                 if not value or type(value) is not list:
                     # A comma with nothing behind it; the slow road through the whole will say so.
                     return None
-                array = json_values.tensor(value, self._single, (len(value), *wanted[1:]), key, rows)
+                array = json_values.tensor(value, self._single, (len(value), *wanted[1:]), key, size)
             arrays.append(array)
-            rows += len(array)
+            size += len(array)
+        if wanted[0] not in (FREE, size):
+            raise json_values.wrong_size(self._single, wanted, key, size)
         whole = np.concatenate(arrays)
-        return Call((whole,), rows, form)
+        return Call((whole[np.newaxis],), 1, form) if form is Form.INSTANCE else Call((whole,), size, form)
+
+    def _decode_objects(self, texts: Iterator[bytes]) -> Call | None:
+        names = [spec.name for spec in self._signature.inputs]
+        columns: list[list[Array]] = [[] for _ in names]
+        rows = 0
+        for text in texts:
+            part = self._decode_fast(b'{"instances":%b}' % text)
+            if part is not None:
+                arrays = list(part.inputs)
+            else:
+                value = json_values.parse(text, f"after instances[{rows - 1}]" if rows else "")
+                if not value or type(value) is not list:
+                    return None
+                arrays = self._slow_instances(value, names, rows)
+            for column, array in zip(columns, arrays, strict=True):
+                column.append(array)
+            rows += len(arrays[0])
+        if any(array.shape[1:] != column[0].shape[1:] for column in columns for array in column):
+            # Free dimensions that differ; the slow road through the whole will say where.
+            return None
+        return Call(tuple(np.concatenate(column) for column in columns), rows, Form.INSTANCES)
 
     # What follows runs only for a body that the fast road declined.
 
@@ -204,10 +235,10 @@ class PredictJson:
             raise InvalidArgument(f"the body: {expected}, found {json_values.describe(document)}")
         return _KEYS[key], value
 
-    def _slow_instances(self, rows: list[Any], names: list[str]) -> list[Array]:
+    def _slow_instances(self, rows: list[Any], names: list[str], first: int = 0) -> list[Array]:
         columns: list[list[Array]] = [[] for _ in names]
         wanted = [list(shape[1:]) for shape in self._wanted[Form.INSTANCES]]
-        for index, row in enumerate(rows):
+        for index, row in enumerate(rows, first):
             values, places = self._slow_record(row, names, f"instances[{index}]")
             for i, (value, spec, place) in enumerate(zip(values, self._signature.inputs, places, strict=True)):
                 array = json_values.tensor(value, spec, tuple(wanted[i]), place)
@@ -233,6 +264,13 @@ class PredictJson:
             ]
             raise InvalidArgument(f"{where}: {expected}, found {' and '.join(faults)}")
         return [value[name] for name in names], [f"{where}.{name}" for name in names]
+
+
+def _text(array: Array) -> bytes:
+    """One array as nested lists."""
+    if array.size >= _LARGE_ANSWER and array.ndim:
+        return json_pieces.dump_rows(array)
+    return orjson.dumps(array, _contiguous, _NUMPY)
 
 
 def _convert(value: Any, spec: TensorSpec, wanted: Shape) -> Array | None:

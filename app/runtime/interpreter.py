@@ -113,6 +113,7 @@ class Runner:
             raise ModelError(f"the interpreter failed: {one_line(error)}") from error
 
     def _allocate(self, shapes: list[Shape]) -> None:
+        self._shape = self._shapes = None
         for index, shape in zip(self._inputs, shapes, strict=True):
             self._wrapped.ResizeInputTensor(index, np.array(shape, np.int32), False)
         self._wrapped.AllocateTensors()

@@ -22,6 +22,9 @@ _ENOUGH_NS = 10_000_000
 """Time for one batch size, after which it is not repeated and no larger one is tried: nothing hangs on the last digits
 of what is dear, and a model of 100 MB is loaded in 400 ms."""
 
+_DEAR_NS = 5_000_000
+"""Time of one invoke above which it is not repeated at all: it is not measured by a few microseconds."""
+
 _BUDGET_NS = 40_000_000
 """Time for all the sizes between."""
 
@@ -157,7 +160,7 @@ def _time(runner: Runner, signature: Signature, example: list[Array], rows: int)
     """The median in microseconds. The first invoke, which is slower, counts only when there is time for no other."""
     inputs = [np.resize(array, (rows, *array.shape[1:])) for array in example]
     took: list[int] = []
-    while len(took) <= _REPEATS and sum(took) < _ENOUGH_NS:
+    while len(took) <= _REPEATS and sum(took) < (_ENOUGH_NS if len(took) > 1 else _DEAR_NS):
         start = perf_counter_ns()
         batching.run(runner, signature.batching, inputs, rows)
         took.append(perf_counter_ns() - start)

@@ -22,6 +22,9 @@ from app.tensors import FREE, Array, Signature
 
 log = logging.getLogger(__name__)
 
+_MOST_LOOKS = 4
+"""How often a turn is put off for requests that came meanwhile: so often, it may become twice as large."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
@@ -79,7 +82,9 @@ class Servable:
         self._watching = False
         self._turn: list[Job] = []
         self._seen = 0
-        """How many jobs the turn had when it was last looked at."""
+        """How many jobs the turn had when it was last looked at,"""
+        self._looks = 0
+        """and how often it has been."""
         self._crowded = False
         """Whether the last turn had several."""
         self._waiting: deque[Job] = deque()
@@ -130,7 +135,7 @@ class Servable:
         now = perf_counter_ns()
         expired: list[Job] = []
         with self._lock:
-            while self._waiting and self._waiting[0].deadline <= now:
+            while self._waiting and self._waiting[0].deadline < now:
                 expired.append(self._waiting.popleft())
             oldest = self._waiting[0] if self._waiting else None
         self._watching = False
@@ -142,12 +147,17 @@ class Servable:
     def _run_turn(self) -> None:
         """Run what one turn of the loop has brought, in as few invokes as its rows and shapes allow."""
         jobs = self._turn
-        if self._seen < len(jobs) < self._most_inline and (self._crowded or len(jobs) > 1):
+        if (
+            self._seen < len(jobs) < self._most_inline
+            and self._looks < _MOST_LOOKS
+            and (self._crowded or len(jobs) > 1)
+        ):
             # More may have come while these were decoded. A request that is alone, as the last one was, does not wait.
             self._seen = len(jobs)
+            self._looks += 1
             self._lanes.soon(self._run_turn)
             return
-        self._turn, self._seen = [], 0
+        self._turn, self._seen, self._looks = [], 0, 0
         self._crowded = len(jobs) > 1
         if len(jobs) == 1:
             self._run_one(jobs[0], self._inline, _at_once)
@@ -162,8 +172,12 @@ class Servable:
             jobs = self._take(self._waiting, self._most_pooled) if self._waiting else []
         if len(jobs) == 1 and self.plan.splits and self._lanes.pool.idle:
             self._run_split(jobs[0], thread)
-        elif jobs:
-            self._run(jobs, thread, self._lanes.post)
+            return
+        if len(jobs) > 1 and not jobs[0].rows:
+            jobs = [job for job in jobs if self._is_ready(job, self._lanes.post)]
+        left = deque(jobs)
+        while left:
+            self._run(self._take(left, self._most_pooled), thread, self._lanes.post)
 
     def _run_split(self, job: Job, thread: int) -> None:
         """Run one job with the help of the threads that are idle, if it is large enough for that to be faster.
@@ -202,9 +216,15 @@ class Servable:
         """Take the jobs that share the next invoke, of `most` records if there are several."""
         first = jobs.popleft()
         rows = first.rows
-        # A job of no rows yet is one that is still to be decoded.
-        if not (self._merges and rows and jobs):
+        if not (self._merges and jobs):
             return [first]
+        if not rows:
+            # Still to be decoded, as those behind it may be: they are taken as if they had one record each.
+            taken = [first]
+            wanted = self.plan.helping(min(most, 1 + len(jobs)))
+            while len(taken) < wanted and jobs and not jobs[0].rows:
+                taken.append(jobs.popleft())
+            return taken
         waiting = rows
         for job in jobs:
             waiting += job.rows
@@ -240,7 +260,8 @@ class Servable:
         try:
             inputs = [np.concatenate(column) for column in zip(*(job.inputs for job in wanted), strict=True)]
             outputs, took = self._invoke(inputs, len(inputs[0]), where)
-        except (LitepoolError, MemoryError):
+        except Exception as error:  # noqa: BLE001  Each is run alone, and is told what becomes of that.
+            log.debug("an invoke of %d calls failed, which are run one by one: %s", len(wanted), error)
             return wanted
         end = 0
         only = outputs[0] if len(outputs) == 1 else None
@@ -257,6 +278,13 @@ class Servable:
 
     def _is_wanted(self, job: Job, tell: Callable[..., object]) -> bool:
         refused = self._guarded(job.check_wanted)
+        if refused is not None:
+            tell(job.finish, refused)
+        return refused is None
+
+    def _is_ready(self, job: Job, tell: Callable[..., object]) -> bool:
+        """Decode a job, if it is still wanted; one that is refused is told so."""
+        refused = self._guarded(job.check_wanted) or self._guarded(job.prepare)
         if refused is not None:
             tell(job.finish, refused)
         return refused is None

@@ -32,7 +32,11 @@ class Split:
             self._missing -= 1
             last = not self._missing
         if last:
-            self._done(self._together())
+            try:
+                whole = self._together()
+            except Exception as error:  # noqa: BLE001  The job's end tells it.
+                whole = error
+            self._done(whole)
 
     def _together(self) -> Outcome:
         brought = []

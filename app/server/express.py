@@ -37,10 +37,15 @@ _LARGEST_HEAD = 1 << 16
 _MOST_PENDING = 64
 """Unanswered express requests of one connection above which no more is read from it."""
 
+_MANY_CHUNKS = 4096
+
 _FIRST_SECONDS = 5.0
 """How long a request may take to begin on a new connection, and to go on once begun, if keep-alive is shorter."""
 
 _CLOSE = b"connection: close\r\n"
+
+_LARGE_ANSWER = 1 << 16
+"""Bytes of an answer above which it is not copied once more to stand behind its head."""
 
 _UPGRADE = (b"upgrade", b"http2-settings")
 
@@ -68,6 +73,7 @@ class Express(HttpToolsProtocol):
         self._express: Turn | None = None
         self._head: Head | None = None
         self._chunks: list[bytes] = []
+        self._blocks: list[bytes] = []
         self._size = 0
         self._in_message = False
         self._in_head = False
@@ -176,6 +182,11 @@ class Express(HttpToolsProtocol):
         self._in_message = self._in_head = True
         self._head_size = 0
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Behind the body come trailers, which nobody here reads.
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         parser = self.parser
         if parser.should_upgrade():
@@ -211,6 +222,10 @@ class Express(HttpToolsProtocol):
             return
         if self._size <= self.lane.max_body:
             self._chunks.append(body)
+            if len(self._chunks) == _MANY_CHUNKS:
+                # Of a body in tiny chunks the objects would take far more memory than the bytes.
+                self._blocks.append(b"".join(self._chunks))
+                self._chunks = []
         else:
             self._refuse_body(self._express, f"more than {self.lane.max_body}")
 
@@ -230,8 +245,9 @@ class Express(HttpToolsProtocol):
             self.transport.close()
         if turn.body is not None or self.transport.is_closing():
             return
-        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks = []
+        chunks = [*self._blocks, *self._chunks]
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._chunks, self._blocks = [], []
         assert self._head is not None
         self._run(turn, self._head, body)
 
@@ -260,7 +276,7 @@ class Express(HttpToolsProtocol):
     def _begin_express(self) -> None:
         keep_alive = self.timeout_keep_alive > 0 and self.parser.should_keep_alive()
         head = self._head = self.lane.head(self.url, self.headers, keep_alive)
-        self._chunks = []
+        self._chunks, self._blocks = [], []
         self._size = 0
         turn = self._express = Turn(self._advance, not keep_alive, self._access_line(head) if self.access_log else None)
         self._turns.append(turn)
@@ -278,9 +294,11 @@ class Express(HttpToolsProtocol):
     def _run(self, turn: Turn, head: Head, body: bytes) -> None:
         try:
             if head.route is not None:
-                turn.job = self.lane.dataplane.run(head.route, body, turn)
+                job = self.lane.dataplane.run(head.route, body, turn)
             else:
-                turn.job = self.lane.dataplane.predict(head.model, body, head.content_type, head.accept, turn)
+                job = self.lane.dataplane.predict(head.model, body, head.content_type, head.accept, turn)
+            if turn.body is None:
+                turn.job = job
         except Exception as error:  # noqa: BLE001  As for any request: it is logged, and the caller is told.
             turn.refuse(_fault(head, error))
         if len(self._turns) >= _MOST_PENDING:
@@ -288,7 +306,7 @@ class Express(HttpToolsProtocol):
 
     def _refuse_body(self, turn: Turn, size: str) -> None:
         """Answer 413 before the body has come; the rest of it is read and dropped."""
-        self._chunks = []
+        self._chunks, self._blocks = [], []
         turn.refuse(TooLarge(f"the body has {size} bytes, and the server takes {self.lane.max_body} at most"))
 
     def _advance(self) -> None:
@@ -313,7 +331,10 @@ class Express(HttpToolsProtocol):
             head = lane.begins[turn.kind]
         else:
             head = b"".join((STATUS_LINE[turn.status], lane.lines, _CLOSE if last else b"", turn.kind))
-        self.transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        if len(body) < _LARGE_ANSWER:
+            self.transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        else:
+            self.transport.writelines((b"%b%d\r\n\r\n" % (head, len(body)), body))
         state.total_requests += 1
         if turn.line is not None:
             self.access_logger.info("%s %d", turn.line, turn.status)
@@ -356,7 +377,9 @@ class Express(HttpToolsProtocol):
         self.timeout_keep_alive_task = None
         if self.transport.is_closing():
             return
-        answered = not self._turns and (self.cycle is None or self.cycle.response_complete)
+        # A turn whose body is still to come waits for its client, and not the client for it.
+        awaited = [turn for turn in self._turns if turn.body is None and turn is not self._express]
+        answered = not awaited and (self.cycle is None or self.cycle.response_complete)
         patience: float = self.timeout_keep_alive
         if self._in_message or not self._served:
             patience = max(patience, _FIRST_SECONDS)
@@ -364,7 +387,7 @@ class Express(HttpToolsProtocol):
         if answered and left <= 0:
             self.transport.close()
         else:
-            self._arm(max(min(left, self.timeout_keep_alive), 0.1))
+            self._arm(max(min(left if left > 0 else patience, self.timeout_keep_alive), 0.1))
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer what is not a request, after the express requests before it, and close."""
@@ -385,6 +408,10 @@ class Express(HttpToolsProtocol):
             self.transport.close()
             return
         turn.set_error(status, message)
+        if self.pipeline and len(self._turns) > 1:
+            # The application's request waits for express ones and has not begun: this is answered in its place.
+            self.pipeline.clear()
+            self.cycle = None  # type: ignore[assignment]
         if self.cycle is not None and not self.cycle.response_complete:
             # As uvicorn does: the application is told that the client is gone.
             self._write(turn)

@@ -5,10 +5,13 @@ and of 8 connections one of two workers may well get 6. `SO_REUSEPORT` goes by a
 as well. Descriptors go over a Unix socket (SCM_RIGHTS, unix(7)).
 """
 
+import logging
 import mmap
 import os
 import socket
 import tempfile
+
+log = logging.getLogger(__name__)
 
 _AT_ONCE = 64
 """Connections taken before those that are there already are looked at again."""
@@ -78,12 +81,11 @@ class Giver:
 
         Raises:
             BlockingIOError: too many wait to be taken already; `fileno` is writable when there is room.
+            OSError: the system cannot for the moment: too many descriptors under way, or no memory.
         """
         try:
             socket.send_fds(self._channel, [b"."], [connection.fileno()])
-        except BlockingIOError:
-            raise
-        except OSError:
+        except ConnectionError:
             self.usable = False
             return False
         self._given += 1
@@ -126,6 +128,10 @@ class Taker:
                 if taken:
                     break
                 raise EOFError
+            if not fds:
+                # This process may open no more, and the kernel has closed it: its client is cut off.
+                log.warning("a connection was lost: this worker has as many open files as it may")
+                self.closed()
             for fd in fds:
                 connection = socket.socket(fileno=fd)
                 connection.setblocking(False)

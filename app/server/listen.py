@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import resource
 import socket
 import struct
 import sys
@@ -10,6 +11,8 @@ log = logging.getLogger(__name__)
 
 BACKLOG_SECONDS = 0.1
 """How long the last connections may take from the kernel's hands into ours; a turn of the loop would do on loopback."""
+
+_MOST_FILES = 1 << 16
 
 _SO_ATTACH_FILTER = 26
 _NO_NEW_CONNECTIONS = (
@@ -42,8 +45,18 @@ def listen(host: str, port: int) -> socket.socket:
         sock.close()
         raise
     sock.setblocking(False)
-    sock.set_inheritable(True)
     return sock
+
+
+def allow_many_connections() -> None:
+    """Let this process, and those that it starts, have as many open files as the system lets them ask for.
+
+    The usual 1,024 are a habit from the days of select(2), and each connection takes one.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def url_of(sock: socket.socket) -> str:

@@ -63,8 +63,9 @@ class Supervisor:
         self._workers: set[Worker] = set()
         self._selector = selectors.DefaultSelector()
         self._held: socket.socket | None = None
-        """A connection that no worker has room for, and the one whose room is waited for, if there is any worker."""
-        self._full: Giver | None = None
+        """A connection that no worker has room for,"""
+        self._full: list[Giver] = []
+        """and those whose room is waited for, if there are any workers."""
 
     def run(self) -> int:
         """Supervise; the exit code: 0, or 1 when workers cannot live."""
@@ -114,7 +115,7 @@ class Supervisor:
         worker = Worker(process, os.fdopen(read, "rb", buffering=0), giver)
         self._workers.add(worker)
         self._selector.register(worker.status, selectors.EVENT_READ, partial(self._heard, worker))
-        if self._held is not None and self._full is None:
+        if self._held is not None:
             self._release()
 
     def _accept(self) -> None:
@@ -134,36 +135,42 @@ class Supervisor:
                 return
 
     def _give(self, connection: socket.socket) -> None:
-        while usable := [worker for worker in self._workers if worker.giver.usable]:
-            # One that replaces another has nothing to answer with until it has loaded its models.
-            loaded = [worker for worker in usable if worker.report is not None or not self._told]
-            giver = min((worker.giver for worker in loaded or usable), key=attrgetter("open"))
+        usable = [worker for worker in self._workers if worker.giver.usable]
+        # One that replaces another has nothing to answer with until it has loaded its models.
+        loaded = [worker for worker in usable if worker.report is not None or not self._told]
+        full: list[Giver] = []
+        for giver in sorted((worker.giver for worker in loaded or usable), key=attrgetter("open")):
             try:
                 if giver.give(connection):
                     connection.close()
                     return
             except BlockingIOError:
-                # Even the idlest has no room for more.
-                self._full = giver
-                self._selector.register(giver, selectors.EVENT_WRITE, self._release)
-                break
-        # No worker can take it now: no other is accepted until one can.
+                full.append(giver)
+            except OSError as error:
+                log.warning("a connection could not be given to a worker: %s", error.strerror)
+                sleep(_BREATH_SECONDS)
+                full.append(giver)
+        # No worker can take it now: no other is accepted until one can, or there is a new one.
         self._held = connection
         self._selector.unregister(self._sock)
+        for giver in full:
+            self._selector.register(giver, selectors.EVENT_WRITE, self._release)
+        self._full = full
 
     def _release(self) -> None:
-        """Go on accepting: the worker that was waited for has room, or is gone, or there is a new one."""
-        if self._full is not None:
-            self._selector.unregister(self._full)
-            self._full = None
+        """Go on accepting: a worker that was waited for has room, or is gone, or there is a new one."""
         connection, self._held = self._held, None
+        if connection is None:
+            return  # Two of them had room at once.
+        for giver in self._full:
+            self._selector.unregister(giver)
+        self._full = []
         self._selector.register(self._sock, selectors.EVENT_READ, self._accept)
-        assert connection is not None
         self._give(connection)
 
     def _heard(self, worker: Worker) -> None:
         line = worker.status.readline()
-        if line:
+        if line.endswith(b"\n"):
             worker.report = json.loads(line)
             self._young_deaths = 0
             self._all_loaded()
@@ -171,8 +178,16 @@ class Supervisor:
         code = self._bury(worker)
         log.error("worker %d died (%s) and is replaced", worker.process.pid, show_exit(code))
         self._young_deaths = self._young_deaths + 1 if monotonic() - worker.started < _YOUNG_SECONDS else 0
-        if self._young_deaths < _YOUNG_DEATHS:
-            self._start(*(["--replacement"] if self._told else []))
+        while self._young_deaths < _YOUNG_DEATHS:
+            try:
+                self._start(*(["--replacement"] if self._told else []))
+            except OSError as error:
+                # No process, no descriptor or no memory to be had for the moment.
+                log.error("a worker could not be started: %s", error)
+                self._young_deaths += 1
+                sleep(_BREATH_SECONDS)
+            else:
+                return
 
     def _all_loaded(self) -> None:
         """Once every worker has loaded, have each say that it is ready, and say so ourselves: once."""
@@ -194,7 +209,7 @@ class Supervisor:
         worker.status.close()
         self._workers.discard(worker)
         worker.giver.usable = False
-        if worker.giver is self._full:
+        if worker.giver in self._full:
             self._release()
         worker.giver.close()
         assert worker.process.stdin is not None
@@ -213,9 +228,9 @@ class Supervisor:
                     # Not to be heard again and again: the end of a worker is found below.
                     self._selector.unregister(key.fileobj)
         self._sock.close()
-        if self._full is not None:
-            self._selector.unregister(self._full)
-            self._full = None
+        for giver in self._full:
+            self._selector.unregister(giver)
+        self._full = []
         for worker in self._workers:
             worker.giver.close()
             worker.process.terminate()

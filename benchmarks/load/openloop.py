@@ -109,6 +109,7 @@ class Client:
     """Sends what is due over free links, first freed first used. One run, one thread."""
 
     def __init__(self, port: int, request: bytes, due: NDArray[np.float64], links: int) -> None:
+        self._port = port
         self._request = memoryview(request)
         self.due = due
         self._poll = select.epoll()
@@ -145,12 +146,33 @@ class Client:
     def _advance(self, link: Link, event: int, now: float) -> int:
         if event & select.EPOLLOUT and link.push():
             self._poll.modify(link.socket.fileno(), select.EPOLLIN)
+        if link.index < 0:
+            # Closed while it was idle, as a server may: it kept it longer than it keeps connections.
+            self._reopen(link)
+            return 0
         if not event & ~select.EPOLLOUT or not link.receive():
             return 0
         self.answered_at[link.index] = now
         self.refused[link.index] = not link.parser.good
+        link.index = -1
         self._free.append(link)
         return 1
+
+    def close(self) -> None:
+        for link in self._links.values():
+            link.socket.close()
+        self._poll.close()
+
+    def _reopen(self, closed: Link) -> None:
+        number = closed.socket.fileno()
+        self._poll.unregister(number)
+        del self._links[number]
+        closed.socket.close()
+        self._free.remove(closed)
+        link = Link(self._port)
+        self._links[link.socket.fileno()] = link
+        self._poll.register(link.socket.fileno(), select.EPOLLIN)
+        self._free.append(link)
 
 
 def per_second(moments: NDArray[np.float64]) -> float:

@@ -60,6 +60,8 @@ def bench() -> Results:
                 "alone_p99_us": 200,
                 "beside_p50_us": 300,
                 "beside_p99_us": 500,
+                "slow_rps": 80,
+                "errors": 0,
             },
             "soak": {
                 "seconds": 600,

@@ -1,5 +1,8 @@
 """The open loop's arithmetic: when requests fall due, and what the latencies are counted from."""
 
+import contextlib
+import socket
+import threading
 from typing import cast
 
 import numpy as np
@@ -70,3 +73,29 @@ def test_a_growing_backlog_shows_as_fewer_answers_than_arrivals() -> None:
 
 def test_nothing_answered_is_a_rate_of_zero() -> None:
     assert result([1, 2], [1, 2], [0, 0]).achieved == 0
+
+
+def test_a_connection_that_the_server_closes_between_requests_is_opened_again() -> None:
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.recv(1000)
+                        connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            client = Client(listener.getsockname()[1], b"GET / HTTP/1.1\r\n\r\n", np.array([0.0, 0.05, 0.1]), links=1)
+            client.run(drain=30)
+            client.close()
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+    assert all(client.answered_at)
+    assert not any(client.refused)

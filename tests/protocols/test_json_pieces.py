@@ -13,7 +13,7 @@ from app.errors import InvalidArgument
 from app.protocols import json_pieces
 from app.protocols.call import Call, Form
 from app.protocols.predict_json import PredictJson
-from tests.signatures import one_in
+from tests.signatures import one_in, two_in
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -41,11 +41,24 @@ def bodies(draw: st.DrawFn, shape: tuple[int, ...]) -> bytes:
         if not sizes:
             return draw(numbers)
         size = sizes[0] + (draw(st.integers(-1, 1)) if flawed and draw(st.integers(0, 15)) == 0 else 0)
-        return "[" + draw(st.sampled_from([",", ", ", " , "])).join(part(sizes[1:]) for _ in range(size)) + "]"
+        comma, end = draw(st.sampled_from([",", ", ", " , "])), draw(st.sampled_from(["]", " ]", "\n]"]))
+        return "[" + comma.join(part(sizes[1:]) for _ in range(size)) + end
 
-    key = draw(st.sampled_from(["instances", "inputs", "instances ", "instance"]))
+    key = draw(st.sampled_from(["instances", "inputs", "instances "]))
     tail = draw(st.sampled_from(["}", "} ", " }\n", "", "]}", ",}"])) if flawed else "}"
     return f'{{"{key}": {part((draw(st.integers(1, 6)), *shape))}{tail}'.encode()
+
+
+def checked(codec: PredictJson, body: bytes) -> None:
+    """That a body is the same call by pieces and as a whole, or refused by both."""
+    found, wanted = outcome(codec, body, whole=False), outcome(codec, body, whole=True)
+    if isinstance(wanted, str) or isinstance(found, str):
+        assert isinstance(found, str), f"read by pieces, refused as a whole: {wanted}"
+        assert isinstance(wanted, str), f"read as a whole, refused by pieces: {found}"
+        return
+    assert (found.rows, found.form) == (wanted.rows, wanted.form)
+    for ours, theirs in zip(found.inputs, wanted.inputs, strict=True):
+        np.testing.assert_array_equal(ours, theirs, strict=True)
 
 
 def outcome(codec: PredictJson, body: bytes, whole: bool) -> Call | str:
@@ -62,15 +75,51 @@ def test_pieces_give_what_the_whole_gives(shape: tuple[int, ...], dtype: str) ->
 
     @given(bodies(shape))
     def check(body: bytes) -> None:
-        found, wanted = outcome(codec, body, whole=False), outcome(codec, body, whole=True)
-        if isinstance(wanted, str) or isinstance(found, str):
-            assert isinstance(found, str), f"read by pieces, refused as a whole: {wanted}"
-            assert isinstance(wanted, str), f"read as a whole, refused by pieces: {found}"
-            return
-        assert (found.rows, found.form) == (wanted.rows, wanted.form)
-        np.testing.assert_array_equal(found.inputs[0], wanted.inputs[0], strict=True)
+        checked(codec, body)
 
     check()
+
+
+@given(st.data(), st.sampled_from([(4, 2), (3, 1), (2, 2, 3)]))
+def test_a_single_record_in_pieces_is_what_it_is_as_a_whole(data: st.DataObject, shape: tuple[int, ...]) -> None:
+    body = data.draw(bodies(shape[1:])).replace(b'"instances"', b'"instance"').replace(b'"inputs"', b'"instance"')
+
+    checked(PredictJson(one_in(shape=(-1, *shape))), body)
+
+
+def test_a_single_record_of_another_size_is_refused_with_both_sizes() -> None:
+    codec = PredictJson(one_in(shape=(-1, 4, 2)))
+
+    with pytest.raises(InvalidArgument, match=r"^instance: expected .*4.*, found a list of 5$"):
+        codec.decode(json.dumps({"instance": [[1.5, 2.5]] * 5}).encode())
+
+
+def few(size: int) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.integers(-9, 9), min_size=size, max_size=size)
+
+
+people = st.lists(st.fixed_dictionaries({"age": few(1), "body": few(3)}), min_size=1, max_size=12)
+
+
+@given(people, st.sampled_from([None, 0, 2]), st.binary(max_size=1), st.data())
+def test_records_that_are_objects_are_read_in_pieces_as_they_are_as_a_whole(
+    records: list[dict[str, Any]], indent: int | None, noise: bytes, data: st.DataObject
+) -> None:
+    codec = PredictJson(two_in())
+    body = json.dumps({"instances": records}, indent=indent).encode()
+    place = data.draw(st.integers(0, len(body)))
+
+    checked(codec, body)
+    checked(codec, body[:place] + noise + body[place:])
+
+
+def test_a_fault_in_a_far_object_is_named_by_its_place_in_the_whole() -> None:
+    codec = PredictJson(one_in(shape=(-1, 3)))
+    records: list[Any] = [{"x": [1.0, 2.0, 3.0]} for _ in range(500)]
+    records[321]["x"][1] = "seven"
+
+    with pytest.raises(InvalidArgument, match=r'^instances\[321\]\.x\[1\]: .* found the string "seven"$'):
+        codec.decode(json.dumps({"instances": records}).encode())
 
 
 def test_a_fault_far_into_the_list_is_named_by_its_place_in_the_whole() -> None:
@@ -94,3 +143,18 @@ def test_a_large_answer_is_the_same_text_as_a_small_one(monkeypatch: pytest.Monk
     small = codec.encode(call, [values])
     monkeypatch.setattr("app.protocols.predict_json._LARGE_ANSWER", 1)
     assert codec.encode(call, [values]) == small == b'{"predictions":[[0.1,null,3.0],[1e-7,-0.0,1e+20]]}'
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_a_large_answer_of_any_form_and_of_several_outputs_is_the_same_text(
+    monkeypatch: pytest.MonkeyPatch, form: Form
+) -> None:
+    for signature in (one_in(shape=(-1, 3)), two_in()):
+        codec = PredictJson(signature)
+        outputs = [np.full((2, *signature.record_shape(spec)), 0.5, np.float32) for spec in signature.outputs]
+        call = Call((outputs[0],), 2, form)
+        small = codec.encode(call, outputs)
+        with monkeypatch.context() as patch:
+            patch.setattr("app.protocols.predict_json._LARGE_ANSWER", 1)
+            assert codec.encode(call, outputs) == small
+        json.loads(small)

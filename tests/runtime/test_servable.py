@@ -658,3 +658,19 @@ def test_rows_that_mix_stay_in_one_invoke_however_many_they_are(make: Make, loop
 
     assert servable.plan.most_rows > 100
     assert job.outputs[0].max() == 0.0, "each row less the largest of all, which is in the same invoke"
+
+
+def test_a_turn_is_not_put_off_for_ever_by_requests_that_keep_coming(
+    make: Make, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servable = make(tflite.affine(), mixing=None, invoke_us=SEVENS)
+    jobs = [Recorded(rows(number)) for number in range(14)]
+    for job in jobs[:2]:
+        servable.submit(job)
+    turns = 0
+    while not jobs[0].done:
+        turns += 1
+        loop.turn()
+        servable.submit(jobs[turns + 1])
+
+    assert turns == 5

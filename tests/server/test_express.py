@@ -684,3 +684,70 @@ def test_every_kind_of_error_has_a_status_here() -> None:
 
     assert set(STATUS) == set(Code)
     assert issubclass(Unavailable, LitepoolError)
+
+
+def test_a_body_that_stops_half_way_is_not_waited_for_for_ever(connection: Connection) -> None:
+    connection.feed(request(b"hello")[:-2])
+
+    pass_time(connection.loop, 80)
+
+    assert connection.transport.is_closing()
+    assert connection.answers() == []
+
+
+def test_a_request_that_is_awaited_keeps_a_connection_whose_next_body_stops_half_way(connection: Connection) -> None:
+    connection.plane.at_once = False
+    connection.feed(request(b"one") + request(b"two")[:-1])
+
+    pass_time(connection.loop, 300)
+
+    assert not connection.transport.is_closing()
+
+
+def test_an_answered_request_is_not_kept_by_the_job_that_answered_it(connection: Connection) -> None:
+    done: list[Any] = []
+    run = connection.plane.run
+
+    def keep(route: Route, body: bytes, caller: Caller) -> Job:
+        run(route, body, caller)
+        done.append(caller)
+        return Job()
+
+    connection.plane.run = keep  # type: ignore[method-assign]
+    connection.feed(request(b"one"))
+
+    assert [caller.job for caller in done] == [None]
+
+
+def test_a_body_in_very_many_chunks_is_whole(connection: Connection) -> None:
+    body = bytes(index % 251 for index in range(3 * 4096 + 5))
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+
+    connection.feed(b"POST /predict/a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
+
+    assert connection.answers() == [(200, body)]
+
+
+def test_trailers_are_not_kept(connection: Connection) -> None:
+    connection.plane.at_once = False
+    connection.feed(b"POST /predict/a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")
+    before = len(connection.protocol.headers)
+
+    connection.feed(b"x: 1\r\n" * 500)
+
+    assert len(connection.protocol.headers) == before
+
+
+def test_what_is_not_http_behind_a_request_that_waits_for_the_application_is_refused_in_order(
+    connection: Connection,
+) -> None:
+    connection.plane.at_once = False
+    connection.feed(request(b"one", b"/predict/a"))
+    connection.feed(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    connection.feed(b"nonsense\r\n\r\n")
+    assert connection.answers() == [], "the first answer is still to come"
+
+    connection.plane.waiting[0]()
+
+    assert [status for status, _ in connection.answers()] == [200, 400]
+    assert connection.transport.is_closing()

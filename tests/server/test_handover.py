@@ -1,5 +1,6 @@
 """Connections given by one process and taken by another; here both sides are in one."""
 
+import errno
 import os
 import select
 import socket
@@ -126,3 +127,39 @@ def test_a_giver_that_is_full_says_so_and_has_room_again_once_something_is_taken
         assert taken == given
         assert select.select([], [pair.giver], [], 0)[1] == [pair.giver]
         assert pair.giver.give(far)
+
+
+def test_when_the_system_cannot_pass_a_connection_on_the_worker_is_usable_still(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ETOOMANYREFS, "too many references")
+
+    near, far = socket.socketpair()
+    with near, far:
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "send_fds", fail)
+            with pytest.raises(OSError, match="too many references"):
+                pair.giver.give(far)
+        assert pair.giver.usable
+        assert pair.giver.open == 0
+        assert pair.giver.give(far)
+
+
+def test_a_connection_that_comes_without_its_descriptor_counts_as_closed(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair.give()
+    messages: Iterator[object] = iter([(b".", [], 0, None)])
+
+    def out_of_files(*_: object) -> object:
+        try:
+            return next(messages)
+        except StopIteration:
+            raise BlockingIOError from None
+
+    monkeypatch.setattr(socket, "recv_fds", out_of_files)
+    assert pair.take() == []
+
+    assert pair.giver.open == 0
+    assert "as many open files as it may" in caplog.text

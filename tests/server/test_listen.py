@@ -1,10 +1,11 @@
 """The listening socket and its URL."""
 
+import resource
 import socket
 
 import pytest
 
-from app.server.listen import listen, url_of
+from app.server.listen import allow_many_connections, listen, url_of
 
 
 @pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
@@ -14,7 +15,7 @@ def test_a_socket_listens_on_a_port_of_the_systems_choice_and_tells_its_url(host
 
         assert url_of(sock) == f"http://{shown}:{port}"
         assert not sock.getblocking()
-        assert sock.get_inheritable(), "workers get it from their parent"
+        assert not sock.get_inheritable(), "workers are given connections, not this"
         with socket.create_connection((host, port), timeout=10):
             pass
 
@@ -45,3 +46,18 @@ def test_a_port_that_was_just_left_can_be_had_again() -> None:
 def test_every_address_of_version_6_means_those_of_version_4_too() -> None:
     with listen("::", 0) as sock, socket.create_connection(("127.0.0.1", sock.getsockname()[1]), timeout=10):
         assert url_of(sock).startswith("http://[::]:")
+
+
+def test_as_many_files_may_be_open_as_the_system_allows_and_never_fewer_than_before() -> None:
+    before = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = (1 << 16) if hard == resource.RLIM_INFINITY else min(hard, 1 << 16)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        allow_many_connections()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, hard)
+
+        allow_many_connections()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert soft == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
