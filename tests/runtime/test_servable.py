@@ -674,3 +674,26 @@ def test_a_turn_is_not_put_off_for_ever_by_requests_that_keep_coming(
         servable.submit(jobs[turns + 1])
 
     assert turns == 5
+
+
+@pytest.mark.parametrize("given", [[1, 1, 1], [2, 1, 3]])
+def test_calls_that_wait_for_a_thread_and_are_still_to_be_decoded_share_an_invoke(
+    make: Make, loop: Loop, monkeypatch: pytest.MonkeyPatch, given: list[int]
+) -> None:
+    servable = make(tflite.affine(), mixing=None, invoke_us=SEVENS)
+    held = hold(servable)
+    counted = CountedRunner(servable, monkeypatch)
+    jobs = [Recorded(rows(*range(count)), decoded=False) for count in given]
+    refused = Recorded(rows(0), decoded=False, prepare=_refuse)
+    for job in (*jobs, refused):
+        servable.submit(job, inline=False)
+    held.opened.set()
+    finish_all(loop, held, *jobs, refused)
+
+    assert counted.rows == [1, sum(given)]
+    assert [job.answer for job in jobs] == [[[2 * number + 1] * 4 for number in range(count)] for count in given]
+    assert isinstance(refused.error, InvalidArgument)
+
+
+def _refuse() -> None:
+    raise InvalidArgument("this one is bad")
