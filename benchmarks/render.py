@@ -57,7 +57,7 @@ def document(bench: Results | None, peers: Results | None) -> Iterator[str]:
         yield f"The best peer is {best.title}. Each of the two runs has its own floor and its own Litepool."
     for name, title, results in (("bench", "Litepool and what people write", bench), ("peers", "Other servers", peers)):
         if results:
-            yield f"## {title}\n\nMeasured {results.date}."
+            yield f"## {title}\n\nMeasured {results.date}: {rounds(results)}"
             for model in results.models:
                 yield from chapter(results, model, name)
     main = bench or peers
@@ -65,6 +65,18 @@ def document(bench: Results | None, peers: Results | None) -> Iterator[str]:
         connections = ", ".join(str(count) for count in main.method["connections"])
         yield METHOD.format(**{**main.method, "connections": connections})
         yield "## Machine\n\n" + tables.machine(main)
+
+
+def rounds(results: Results) -> str:
+    """How much was measured, and of what less than the rest."""
+    wanted = results.method["rounds"]
+    less = [
+        f"{entry.title} with `{entry.model}` ({len(entry.rounds)})"
+        for entry in results.entries
+        if len(entry.rounds) < wanted
+    ]
+    fewer = f" Fewer were measured of {', '.join(less)}." if less else ""
+    return f"{wanted} rounds, {results.method['seconds']:g} s a measurement.{fewer}"
 
 
 def chapter(results: Results, model: str, name: str) -> Iterator[str]:
