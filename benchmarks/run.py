@@ -164,6 +164,10 @@ class Run:
         began = time.monotonic()
         try:
             act()
+        except subprocess.CalledProcessError as error:
+            # Its own message has the paths of this machine.
+            entry.error = f"the load client failed with exit code {error.returncode}"
+            print(f"{label}: FAILED\n{entry.error}", flush=True)
         except FAILURES as error:
             entry.error = f"{type(error).__name__}: {error}"
             print(f"{label}: FAILED\n{entry.error}", flush=True)
