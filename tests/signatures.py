@@ -2,16 +2,17 @@
 
 import numpy as np
 
-from app.tensors import Shape, Signature, TensorSpec, make_signature
+from app.tensors import STRING, Scaling, Shape, Signature, TensorSpec, make_signature
 
 
-def spec(name: str, dtype: str = "float32", shape: Shape = (-1, 4)) -> TensorSpec:
-    return TensorSpec(name, np.dtype(dtype), shape)
+def spec(name: str, dtype: str = "float32", shape: Shape = (-1, 4), scaling: Scaling | None = None) -> TensorSpec:
+    """`dtype` as NumPy calls it, or `string`."""
+    return TensorSpec(name, STRING if dtype == "string" else np.dtype(dtype), shape, scaling)
 
 
-def one_in(dtype: str = "float32", shape: Shape = (-1, 4)) -> Signature:
+def one_in(dtype: str = "float32", shape: Shape = (-1, 4), scaling: Scaling | None = None) -> Signature:
     """Input `x`, output `y`, alike."""
-    return make_signature("serving_default", (spec("x", dtype, shape),), (spec("y", dtype, shape),))
+    return make_signature("serving_default", (spec("x", dtype, shape, scaling),), (spec("y", dtype, shape, scaling),))
 
 
 def two_in() -> Signature:
