@@ -10,12 +10,13 @@ LitepoolError
 ├── DeadlineExceeded    the answer would come later than it was wanted
 ├── Internal            a fault of ours or of the interpreter
 └── ModelError          a model cannot be laid out, converted, checked or loaded
+    └── RunnerLost      what runs it has ended
 
 Codes are canonical, as gRPC's and TensorFlow Serving's are; each edge maps them to its own status once.
 """
 
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 
 class Code(Enum):
@@ -81,3 +82,21 @@ class Internal(LitepoolError):
 
 class ModelError(LitepoolError):
     code = Code.FAILED_PRECONDITION
+
+
+class RunnerLost(ModelError):
+    """What runs the model has ended, be the request as it may."""
+
+
+E = TypeVar("E", bound=Exception)
+
+
+def without_trace(error: E) -> E:
+    """An error as it is handed on to whoever is told of it, without what led to it.
+
+    The frames of a trace hold the request, whose caller may hold the error. Such a circle would keep the request's
+    model in memory after that has been unloaded, until the collector looks, and of what was there when the server
+    started it never does.
+    """
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error

@@ -4,7 +4,6 @@ A *record* is one example without the batch dimension. Inside Litepool every arr
 first axis; `Batching` says what the model itself makes of that axis.
 """
 
-import math
 from dataclasses import dataclass, replace
 from enum import Enum
 from operator import itemgetter
@@ -29,6 +28,7 @@ DTYPES = frozenset(
     for name in (
         *("float16", "float32", "float64", "complex64", "complex128", "bool", STRING),
         *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("complex64", "complex128", "object"),
     )
 )
 """The dtypes that codecs carry. All have a JSON form here, and all but strings an .npy form."""
@@ -60,6 +60,10 @@ class Scaling:
     scale: float
     zero_point: int
 
+    def __str__(self) -> str:
+        """`0.1 * (raw + 128)`."""
+        return f"{np.float32(self.scale)!s} * (raw {'-' if self.zero_point >= 0 else '+'} {abs(self.zero_point)})"
+
 
 def scaling_of(dtype: np.dtype[Any], scale: float, zero_point: int) -> Scaling | None:
     """The scaling that a model file states for a tensor; None where it states none, or none that makes sense.
@@ -67,7 +71,9 @@ def scaling_of(dtype: np.dtype[Any], scale: float, zero_point: int) -> Scaling |
     Args:
         scale: 0 where the tensor is not quantized.
     """
-    if dtype.kind not in "iu" or dtype.itemsize > 4 or not 0 < scale < math.inf:
+    floats = np.finfo(np.float32)
+    # A smaller one has no inverse in float32.
+    if dtype.kind not in "iu" or dtype.itemsize > 4 or not float(floats.tiny) <= scale <= float(floats.max):
         return None
     limits = np.iinfo(dtype)
     return Scaling(float(scale), int(zero_point)) if limits.min <= zero_point <= limits.max else None

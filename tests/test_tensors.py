@@ -113,6 +113,8 @@ def test_more_dimensions_than_an_array_may_have_are_refused() -> None:
         ("int32", 0.25, 2**31 - 1, Scaling(0.25, 2**31 - 1)),
         ("int8", 0.0, 0, None),
         ("int8", -0.5, 0, None),
+        ("int8", 1e-40, 0, None),
+        ("int8", 1e39, 0, None),
         ("int8", float("nan"), 0, None),
         ("int8", float("inf"), 0, None),
         ("int8", 0.5, 128, None),
@@ -147,6 +149,12 @@ def test_a_signature_is_scaled_when_any_of_its_tensors_is() -> None:
     assert make_signature("s", (plain,), (scaled,)).scaled
     assert make_signature("s", (scaled,), (plain,)).scaled
     assert one_in("int8", scaling=Scaling(0.5, 3)).real().scaled
+
+
+def test_a_scaling_is_shown_as_the_arithmetic_that_it_is() -> None:
+    scales = [Scaling(0.1, -128), Scaling(float(np.float32(0.1)), 0), Scaling(1e-9, 3)]
+
+    assert [str(scaling) for scaling in scales] == ["0.1 * (raw + 128)", "0.1 * (raw - 0)", "1e-09 * (raw - 3)"]
 
 
 # Shapes

@@ -1,7 +1,8 @@
 """What a codec makes of a request body, and what it needs to know again for the answer."""
 
+from collections.abc import Sequence
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from app.tensors import Array
 
@@ -26,3 +27,10 @@ class Call(NamedTuple):
     inputs: tuple[Array, ...]
     rows: int
     form: Form
+
+
+class Codec(Protocol):
+    """Bytes to arrays and back, for one signature and one wire format."""
+
+    def decode(self, body: bytes) -> Call: ...
+    def encode(self, call: Call, outputs: Sequence[Array]) -> bytes: ...

@@ -1,5 +1,6 @@
 """The fastest road from a JSON body to an array: one model input, numbers only, by simdjson into a flat buffer."""
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,9 @@ _KEPT = 3 << 16
 _DOT = 8192
 """Up to this many numbers one dot product bounds them faster than their extremes do; BLAS uses threads for more."""
 
+_LARGEST_RECORD = 1 << 25
+"""Numbers in a record above which another road reads it: what is compared with its brackets would fill memory."""
+
 _SAFE = 3.4e38
 _SAFE_SQUARES = 1e77
 """A float64 that is below the first, or whose square is below the second, is within float32's range."""
@@ -34,7 +38,7 @@ not flat), and the skeleton of an item where that is fixed."""
 
 
 def _plan(form: Form, shape: Shape) -> Plan:
-    fixed = len(shape) > 1 and min(shape[1:]) > 0
+    fixed = len(shape) > 1 and min(shape[1:]) > 0 and math.prod(shape[1:]) <= _LARGEST_RECORD
     return form, form.value, shape, shape[0] if len(shape) == 1 else 0, Skeleton(shape[1:]) if fixed else None
 
 
@@ -61,7 +65,7 @@ class BufferReader:
         self._plans: dict[bytes, Plan] = {}
         if self._kind is not None:
             self._plans = {form.value.encode(): _plan(form, shape) for form, shape in wanted.items()}
-        self.fixed = self._kind is not None and _plan(Form.INSTANCES, wanted[Form.INSTANCES])[4] is not None
+        self.fixed = _plan(Form.INSTANCES, wanted[Form.INSTANCES])[4] is not None
         """Whether a record's shape has no free dimension, and there is more to it than one number."""
         self._local = _Local()
 

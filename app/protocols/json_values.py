@@ -4,6 +4,7 @@ Codecs come here only when their fast road declined a body, which is nearly alwa
 standard JSON this reads the tokens `NaN`, `Infinity` and `-Infinity`, as TensorFlow Serving does.
 """
 
+import binascii
 import json
 import math
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from app.errors import InvalidArgument
-from app.tensors import FREE, Array, Shape, TensorSpec, show_shape
+from app.tensors import FREE, Array, Shape, TensorSpec, dtype_name, show_shape
 
 _SHOWN = 40
 
@@ -125,21 +126,20 @@ def wrong_size(spec: TensorSpec, sizes: Sequence[int], place: str, found: int, l
 
 
 def _expected(spec: TensorSpec, sizes: list[int]) -> str:
-    if not sizes:
-        return f"one {spec.dtype.name} value"
+    values = f"{dtype_name(spec.dtype)} values"
     if len(sizes) == 1:
-        return (
-            f"a list of {spec.dtype.name} values"
-            if sizes[0] == FREE
-            else f"a list of {sizes[0]} {spec.dtype.name} values"
-        )
-    return f"lists of {spec.dtype.name} values of shape {show_shape(tuple(sizes))}"
+        return f"a list of {values}" if sizes[0] == FREE else f"a list of {sizes[0]} {values}"
+    return f"lists of {values} of shape {show_shape(tuple(sizes))}"
 
 
 def _scalar(value: Any, spec: TensorSpec, place: str) -> Any:
     match spec.dtype.kind:
         case "f":
             return _float(value, spec, place)
+        case "c":
+            return _complex(value, spec, place)
+        case "O":
+            return _string(value, spec, place)
         case "b":
             if type(value) is bool:
                 return value
@@ -150,12 +150,22 @@ def _scalar(value: Any, spec: TensorSpec, place: str) -> Any:
 
 
 def _wrong_kind(value: Any, spec: TensorSpec, place: str) -> InvalidArgument:
-    what = {"f": "number", "b": "value true or false"}.get(spec.dtype.kind, "integer")
-    kind = "" if spec.dtype.kind == "b" else spec.dtype.name + " "
-    return InvalidArgument(f"{place}: expected one {kind}{what} for input {spec.name!r}, found {describe(value)}")
+    match spec.dtype.kind:
+        case "f":
+            wanted = f"{spec.dtype.name} number"
+        case "c":
+            wanted = f"{spec.dtype.name} number as [real, imaginary], both numbers,"
+        case "O":
+            wanted = 'string, or {"b64": base64 of its bytes},'
+        case "b":
+            wanted = "value true or false"
+        case _:
+            wanted = f"{spec.dtype.name} integer"
+    return InvalidArgument(f"{place}: expected one {wanted} for input {spec.name!r}, found {describe(value)}")
 
 
 def _float(value: Any, spec: TensorSpec, place: str) -> Any:
+    """A number in `spec.dtype`; for complex ones, in the dtype of their parts."""
     if type(value) not in (int, float, _TooLargeForDouble):
         raise _wrong_kind(value, spec, place)
     try:
@@ -163,13 +173,20 @@ def _float(value: Any, spec: TensorSpec, place: str) -> Any:
     except OverflowError:
         number = math.inf
     with np.errstate(over="ignore"):
-        rounded = spec.dtype.type(number)
+        rounded = spec.dtype.type(number).real
     if np.isinf(rounded) and not (type(value) is float and math.isinf(value)):
         raise InvalidArgument(
             f"{place}: {describe(value)} is beyond {spec.dtype.name}, whose largest is {np.finfo(spec.dtype).max}, "
             f"for input {spec.name!r}"
         )
     return rounded
+
+
+def _complex(value: Any, spec: TensorSpec, place: str) -> Any:
+    if type(value) is not list or len(value) != 2:
+        raise _wrong_kind(value, spec, place)
+    real, imaginary = (_float(part, spec, f"{place}[{index}]") for index, part in enumerate(value))
+    return complex(real, imaginary)
 
 
 def _integer(value: int, spec: TensorSpec, place: str) -> int:
@@ -180,3 +197,27 @@ def _integer(value: int, spec: TensorSpec, place: str) -> int:
             f"for input {spec.name!r}"
         )
     return value
+
+
+def _string(value: Any, spec: TensorSpec, place: str) -> bytes:
+    if type(value) is str:
+        try:
+            return value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(
+                f"{place}: character {error.start} of the string is half of a surrogate pair, which UTF-8 does not "
+                f'have, for input {spec.name!r}; send bytes as {{"b64": base64}}'
+            ) from None
+    if type(value) is not dict or value.keys() != {"b64"}:
+        raise _wrong_kind(value, spec, place)
+    text = value["b64"]
+    # TensorFlow Serving takes text without its padding too.
+    padding = "=" * (-len(text) % 4) if type(text) is str and not text.endswith("=") else ""
+    try:
+        if type(text) is str:
+            return binascii.a2b_base64(text + padding, strict_mode=True)
+    except ValueError:
+        pass
+    raise InvalidArgument(
+        f"{place}.b64: expected base64 (RFC 4648, section 4) for input {spec.name!r}, found {describe(text)}"
+    )

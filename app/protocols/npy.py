@@ -11,7 +11,7 @@ from numpy.lib import format as npy_format
 
 from app.errors import InvalidArgument, UnsupportedFormat
 from app.protocols.call import Call, Form
-from app.tensors import Array, Batching, Shape, Signature, TensorSpec, fits, show_shape
+from app.tensors import STRING, Array, Batching, Shape, Signature, TensorSpec, fits, show_shape
 
 MEDIA_TYPE = "application/x-npy"
 
@@ -38,12 +38,14 @@ class Npy:
         A body that is little-endian, in C order and of the input's own dtype is not copied.
 
         Raises:
-            UnsupportedFormat: the model has several inputs.
+            UnsupportedFormat: the model has several inputs, or takes strings.
             InvalidArgument: not an .npy file, of another length than its header says, or of a wrong dtype or shape.
         """
         if len(self._signature.inputs) != 1:
             names = ", ".join(repr(spec.name) for spec in self._signature.inputs)
             raise UnsupportedFormat(f"an .npy body holds one tensor, and the model has the inputs {names}: send JSON")
+        if self._spec.dtype == STRING:
+            raise UnsupportedFormat(f"an .npy body holds numbers, and the input {self._spec.name!r} strings: send JSON")
         array = convert(read(body), self._spec)
         batched = self._signature.batching is not Batching.NONE
         if fits(array.shape, self._record):
@@ -62,14 +64,14 @@ class Npy:
         """Write the answer: `[rows, *record]`, or the record alone where one was sent.
 
         Raises:
-            UnsupportedFormat: the model has several outputs.
+            UnsupportedFormat: the model has several outputs, or answers strings.
         """
         self.check_encodes()
         whole = call.form is Form.INPUTS and self._signature.batching is Batching.NONE
         return write(outputs[0][0] if whole or call.form is Form.INSTANCE else outputs[0])
 
     def check_encodes(self) -> None:
-        """Refuse a model with several outputs before anything is run.
+        """Refuse a model with several outputs, or one of strings, before anything is run.
 
         Raises:
             UnsupportedFormat: naming them.
@@ -78,6 +80,11 @@ class Npy:
             names = ", ".join(repr(spec.name) for spec in self._signature.outputs)
             raise UnsupportedFormat(
                 f"an .npy answer holds one tensor, and the model has the outputs {names}: accept JSON"
+            )
+        (output,) = self._signature.outputs
+        if output.dtype == STRING:
+            raise UnsupportedFormat(
+                f"an .npy answer holds numbers, and the output {output.name!r} strings: accept JSON"
             )
 
 
@@ -104,7 +111,7 @@ def read(body: bytes) -> Array:
             "the body is not an .npy file: its header is cut short or malformed; expected a dictionary of descr, "
             "fortran_order and shape, as numpy.save writes it"
         ) from None
-    if dtype.hasobject or dtype.kind not in "biuf":
+    if dtype.hasobject or dtype.kind not in "biufc":
         raise InvalidArgument(f"the body: expected an array of numbers, found dtype {str(dtype)[:40]!r}")
     start = stream.tell()
     return _view(body, start, tuple(map(int, shape)), dtype, fortran)
@@ -145,7 +152,7 @@ def convert(array: Array, spec: TensorSpec) -> Array:
     if array.dtype == spec.dtype and array.dtype.isnative:
         return np.asarray(array, order="C")
     where = f"the body: expected {spec.dtype.name} values for input {spec.name!r}, found"
-    kinds = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}[spec.dtype.kind]
+    kinds = {"c": "cfiu", "f": "fiu", "i": "iu", "u": "iu", "b": "b"}[spec.dtype.kind]
     if array.dtype.kind not in kinds:
         raise InvalidArgument(f"{where} {array.dtype.name} values")
     if spec.dtype.kind in "iu" and array.size:
@@ -154,8 +161,12 @@ def convert(array: Array, spec: TensorSpec) -> Array:
             raise InvalidArgument(f"{where} {array.dtype.name} values from {array.min()} to {array.max()}")
     with np.errstate(over="ignore"):
         result = np.asarray(array, spec.dtype, order="C")
-    if spec.dtype.kind == "f" and np.isinf(result).sum() != np.isinf(array).sum():
-        raise InvalidArgument(f"{where} values beyond its range, up to {np.abs(array[np.isfinite(array)]).max()}")
+    if spec.dtype.kind in "fc":
+        for part, given in ((result.real, array.real), (result.imag, array.imag)):
+            if np.isinf(part).sum() != np.isinf(given).sum():
+                raise InvalidArgument(
+                    f"{where} values beyond its range, up to {np.abs(given[np.isfinite(given)]).max()}"
+                )
     return result
 
 

@@ -1,8 +1,11 @@
 """The roads from a body to arrays agree: what a fast one takes, the slow one takes, and makes the same of it."""
 
+import base64
+import json
 from collections.abc import Callable
 from functools import cache
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -10,27 +13,56 @@ from hypothesis import strategies as st
 from app.errors import InvalidArgument
 from app.protocols.call import Call
 from app.protocols.predict_json import PredictJson
-from app.tensors import Shape, Signature, make_signature
+from app.tensors import STRING, Shape, Signature, make_signature
 from tests.signatures import spec
 
-DTYPES = ["float32", "int32", "uint8", "bool"]
+INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
+FLOATS = ["float16", "float32", "float64"]
+COMPLEX = ["complex64", "complex128"]
+DTYPES = [*FLOATS, *COMPLEX, *INTEGERS, "bool", "string"]
 LEADING: dict[str, tuple[int, ...]] = {"free": (-1,), "one": (1,), "none": ()}
 
+
+def floats(dtype: str) -> st.SearchStrategy[str]:
+    """Numbers that the dtype takes, some of them halfway between two of its values."""
+    limits = np.finfo(dtype)
+    largest = int(limits.max) if dtype == "float16" else 2**70
+    within = st.floats(-float(limits.max), float(limits.max))
+    return st.one_of(
+        st.integers(-largest, largest).map(str),
+        within.map(repr),
+        within.map(lambda value: repr(float(np.dtype(dtype).type(value)))),
+        st.sampled_from(["0", "-0", "-0.0", "1e2", "1E+2", "2049", "16777217", "9007199254740993", "1e-60", "1e-400"]),
+        st.sampled_from([repr(float(limits.max)), repr(float(limits.min)), repr(float(limits.smallest_subnormal))]),
+    )
+
+
+def integers(dtype: str) -> st.SearchStrategy[str]:
+    limits = np.iinfo(dtype)
+    ends = [limits.min, limits.max, min(limits.max, 2**63), min(limits.max, 2**63 - 1), 0]
+    return st.one_of(
+        st.integers(limits.min, limits.max).map(str), st.sampled_from(ends).map(str), st.sampled_from(["0", "-0"])
+    )
+
+
 GOOD = {
-    "float32": st.one_of(
-        st.integers(-(2**70), 2**70).map(str),
-        st.floats(width=32, allow_nan=False, allow_infinity=False).map(repr),
-        st.sampled_from(["0", "-0", "-0.0", "1e2", "1E+2", "16777217", "1e-60", "3.4028235677973366e38"]),
-    ),
-    "int32": st.one_of(st.integers(-(2**31), 2**31 - 1).map(str), st.sampled_from(["-0", "2147483647", "-2147483648"])),
-    "uint8": st.integers(0, 255).map(str),
+    **{dtype: floats(dtype) for dtype in FLOATS},
+    **{dtype: integers(dtype) for dtype in INTEGERS},
+    "complex64": st.tuples(floats("float32"), floats("float32")).map(lambda parts: f"[{', '.join(parts)}]"),
+    "complex128": st.tuples(floats("float64"), floats("float64")).map(lambda parts: f"[{', '.join(parts)}]"),
     "bool": st.sampled_from(["true", "false"]),
+    "string": st.one_of(
+        st.text(max_size=3).map(json.dumps),
+        st.binary(max_size=3).map(lambda value: json.dumps({"b64": base64.b64encode(value).decode()})),
+        st.sampled_from(['"},{"', '"],["', '"\\u0022"', '{"b64": ""}', '"true"', '"1"']),
+    ),
 }
 ODD = st.sampled_from(
     [
         *("true", "false", "null", '"1"', '"true"', '""', "{}", "[]", "[1]", '{"x": 1}', '"\\u0031"', '"\\ud800"'),
         *("NaN", "Infinity", "-Infinity", "-NaN", "nan", "1e39", "1e400", "-1e400", "3.4028236e38", "1.0", "0.5"),
         *("-1", "256", "2147483648", "-2147483649", "9223372036854775808", "18446744073709551615"),
+        *('{"b64": "*"}', '{"b64": 1}', '{"b64": "YQ", "x": 1}', "[1, 2, 3]", "[1, true]", "[[1, 2]]", '"\\udc00"'),
         *("18446744073709551616", "1" + "0" * 400, "01", "+1", ".5", "1.", "0x1", "1_0", "", "\u00e9", "// 1"),
     ]
 )
@@ -111,7 +143,10 @@ def bodies(draw: st.DrawFn, dtype: str, inputs: int) -> bytes:
 
 
 def shown(call: Call) -> object:
-    arrays = [(array.dtype, array.shape, array.tobytes()) for array in call.inputs]
+    arrays = [
+        (array.dtype, array.shape, array.tolist() if array.dtype == STRING else array.tobytes())
+        for array in call.inputs
+    ]
     return call.form, call.rows, arrays
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from app.errors import InvalidArgument
 from app.protocols import json_values
-from app.tensors import Shape
+from app.tensors import STRING, Shape
 from tests.signatures import spec
 
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
@@ -138,6 +138,114 @@ def test_nothing_but_true_and_false_is_a_boolean(text: str) -> None:
     assert refusal(text, "bool", ()).startswith("here: expected one value true or false for input 'x', found ")
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("1", "the number 1"),
+        ("1e400", "the number 1e400"),
+        ("true", "true"),
+        ("null", "null"),
+        ("[]", "a list of 0"),
+        ('["a"]', "a list of 1"),
+        ("{}", "an object without keys"),
+        ('{"B64": "YQ=="}', 'an object with the key "B64"'),
+        ('{"b64": "YQ==", "x": 1}', 'an object with the keys "b64", "x"'),
+    ],
+)
+def test_nothing_but_a_string_or_base64_is_a_string(text: str, found: str) -> None:
+    assert refusal(text, "string", ()) == (
+        f"here: expected one string, or {{\"b64\": base64 of its bytes}}, for input 'x', found {found}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("1", "the number 1"),
+        ("1e400", "the number 1e400"),
+        ("null", "null"),
+        ('["YQ=="]', "a list of 1"),
+        ('{"b64": "YQ=="}', 'an object with the key "b64"'),
+        ('"Y"', 'the string "Y"'),
+        ('"YQ="', 'the string "YQ="'),
+        ('"YQ==="', 'the string "YQ==="'),
+        ('"="', 'the string "="'),
+        ('"Y Q="', 'the string "Y Q="'),
+        ('"YQ==\\n"', 'the string "YQ==\\n"'),
+        ('"_-8="', 'the string "_-8="'),
+        ('"YQ==YQ=="', 'the string "YQ==YQ=="'),
+        ('"\u00e9\u00e9\u00e9\u00e9"', 'the string "\\u00e9\\u00e9\\u00e9\\u00e9"'),
+    ],
+)
+def test_what_is_not_base64_is_refused_at_its_key(text: str, found: str) -> None:
+    assert refusal(f'["a", {{"b64": {text}}}]', "string", (2,)) == (
+        f"here[1].b64: expected base64 (RFC 4648, section 4) for input 'x', found {found}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('""', b""),
+        ('"a"', b"a"),
+        ('"\u00e9\\u00e9\\ud83d\\ude00"', "\u00e9\u00e9\U0001f600".encode()),
+        ('"\\u0000a\\u0000"', b"\0a\0"),
+        ('"NaN"', b"NaN"),
+        ('{"b64": ""}', b""),
+        ('{"b64": "/+8="}', b"\xff\xef"),
+        ('{"b64": "/+8"}', b"\xff\xef"),
+        ('{"b64": "YWJj"}', b"abc"),
+    ],
+)
+def test_strings_are_their_utf_8_or_the_bytes_that_base64_stands_for(text: str, value: bytes) -> None:
+    array = json_values.tensor(json_values.parse(text.encode()), spec("x", "string"), (), "here")
+
+    assert array.dtype == STRING
+    assert array.tolist() == value
+
+
+@pytest.mark.parametrize(("text", "index"), [('"\\ud800"', 0), ('"ab\\udfff"', 2), ('"\\ude00\\ud83d"', 0)])
+def test_half_a_surrogate_pair_is_refused_since_utf_8_has_none(text: str, index: int) -> None:
+    assert refusal(f'["", {text}]', "string", (2,)) == (
+        f"here[1]: character {index} of the string is half of a surrogate pair, which UTF-8 does not have, "
+        "for input 'x'; send bytes as {\"b64\": base64}"
+    )
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+@pytest.mark.parametrize(
+    ("text", "place", "found"),
+    [
+        ("1", "here", "the number 1"),
+        ('"1+2j"', "here", 'the string "1+2j"'),
+        ("[1]", "here", "a list of 1"),
+        ("[]", "here", "a list of 0"),
+        ("[1, 2, 3]", "here", "a list of 3"),
+        ('{"real": 1, "imag": 2}', "here", 'an object with the keys "real", "imag"'),
+        ("[1, true]", "here[1]", "true"),
+        ("[null, 1]", "here[0]", "null"),
+        ("[[1, 2], 1]", "here[0]", "a list of 2"),
+    ],
+)
+def test_nothing_but_a_pair_of_numbers_is_a_complex_number(dtype: str, text: str, place: str, found: str) -> None:
+    assert refusal(text, dtype, ()) == (
+        f"{place}: expected one {dtype} number as [real, imaginary], both numbers, for input 'x', found {found}"
+    )
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_complex_numbers_are_taken_to_the_ends_of_their_parts_range_and_no_further(dtype: str) -> None:
+    largest = float(np.finfo(dtype).max)
+
+    assert read(f"[[1, -2.5], [{largest!r}, {-largest!r}]]", dtype, (2,)) == [1 - 2.5j, complex(largest, -largest)]
+    assert math.copysign(1, read("[1, -0.0]", dtype).imag) == -1
+    assert read("[Infinity, 1]", dtype) == complex(math.inf, 1)
+    assert math.isnan(read("[1, NaN]", dtype).imag)
+    assert refusal("[1, 1e400]", dtype, ()) == (
+        f"here[1]: the number 1e400 is beyond {dtype}, whose largest is {np.finfo(dtype).max}, for input 'x'"
+    )
+
+
 def test_true_and_false_are_booleans() -> None:
     assert read("[true, false]", "bool", (2,)) == [True, False]
 
@@ -238,6 +346,11 @@ def test_an_integer_is_a_float_where_a_float_is_wanted() -> None:
         ("[[[1]]]", (1, 1), "here[0][0]: expected one float32 number for input 'x', found a list of 1"),
         ("[[1], [2]]", (2,), "here[0]: expected one float32 number for input 'x', found a list of 1"),
         ("[[], [1]]", (2, -1), "here[0]: expected a list of float32 values for input 'x', found an empty list"),
+        (
+            "[[[]], [[1]]]",
+            (2, 1, -1),
+            "here[0][0]: expected a list of float32 values for input 'x', found an empty list",
+        ),
     ],
 )
 def test_lists_of_another_rank_or_length_are_refused_with_place_expected_and_found(
@@ -276,6 +389,18 @@ def test_a_fault_deep_inside_is_placed_by_all_its_indexes() -> None:
     flawed = text[::-1].replace("0", "eurt", 1)[::-1]
 
     assert refusal(flawed, wanted=(5, 4, 3)) == ("here[4][3][2]: expected one float32 number for input 'x', found true")
+
+
+def test_strings_and_complex_numbers_are_called_so_where_a_list_of_them_is_wanted() -> None:
+    assert refusal('"abc"', "string", (3,)) == (
+        "here: expected a list of 3 string values for input 'x', found the string \"abc\""
+    )
+    assert refusal('{"b64": "YQ=="}', "string", (-1,)) == (
+        "here: expected a list of string values for input 'x', found an object with the key \"b64\""
+    )
+    assert refusal("[[1, 2]]", "complex64", (2,)) == (
+        "here: expected a list of 2 complex64 values for input 'x', found a list of 1"
+    )
 
 
 def test_a_value_without_dimensions_is_an_array_of_rank_0() -> None:

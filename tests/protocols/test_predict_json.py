@@ -470,6 +470,105 @@ def test_an_unknown_or_missing_name_is_refused_for_several_inputs(text: str, exp
     assert refusal(two_in(), text) == expected.format(keys=keys)
 
 
+# Names and strings
+
+
+NAMES = [
+    *("13", "a/b:0", "\u00e9\U0001f600", "", 'q"uo"te', "it's"),
+    *("instances", "instance", "b64", "}, {", "back\\slash", " "),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inputs_and_outputs_may_have_any_name(name: str) -> None:
+    one = make_signature("s", (spec(name, shape=(-1, 2)),), (spec(name, shape=(-1, 2)),))
+    both = (spec(name, shape=(-1, 2)), spec("z", "int8", (-1,)))
+    two = make_signature("s", both, both)
+    records = [{name: [1.0, 2.5], "z": 3}, {name: [4.0, -1.0], "z": 5}]
+    texts: list[tuple[str, Any]] = [
+        ("instance", records[0]),
+        ("instances", records),
+        ("inputs", {name: [record[name] for record in records], "z": [3, 5]}),
+    ]
+    for key, value in texts:
+        for escaped in (True, False):
+            call = decode(two, json.dumps({key: value}, ensure_ascii=escaped))
+            rows = 1 if key == "instance" else 2
+            assert [array.tolist() for array in call.inputs] == [[[1, 2.5], [4, -1]][:rows], [3, 5][:rows]]
+            (answer,) = json.loads(PredictJson(two).encode(call, call.inputs)).values()
+            assert answer == value
+    for named in (records[0][name], {name: records[0][name]}):
+        assert decode(one, json.dumps({"instance": named})).inputs[0].tolist() == [[1, 2.5]]
+        assert decode(one, json.dumps({"instances": [named, named]})).inputs[0].tolist() == [[1, 2.5]] * 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fault_below_any_name_is_found(name: str) -> None:
+    signature = make_signature("s", (spec(name, shape=(-1, 2)), spec("z", shape=(-1,))), (spec("y"),))
+    body = json.dumps({"instance": {name: [1, None], "z": 1}})
+
+    assert refusal(signature, body) == f"instance.{name}[1]: expected one float32 number for input {name!r}, found null"
+
+
+BYTES = '{"b64": "/w=="}'
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ('{"instance": "a"}', [b"a"]),
+        (f'{{"instance": {BYTES}}}', [b"\xff"]),
+        ('{"instance": {"x": "a"}}', [b"a"]),
+        (f'{{"instance": {{"x": {BYTES}}}}}', [b"\xff"]),
+        (f'{{"instances": ["a", {BYTES}, {{"x": "b"}}, {{"x": {BYTES}}}]}}', [b"a", b"\xff", b"b", b"\xff"]),
+        (f'{{"instances": [{BYTES}, {BYTES}]}}', [b"\xff", b"\xff"]),
+        (f'{{"inputs": ["a", {BYTES}]}}', [b"a", b"\xff"]),
+        (f'{{"inputs": {{"x": [{BYTES}, ""]}}}}', [b"\xff", b""]),
+    ],
+)
+def test_strings_are_taken_bare_by_name_and_as_base64(text: str, values: list[bytes]) -> None:
+    assert decode(one_in("string", (-1,)), text).inputs[0].tolist() == values
+
+
+def test_a_whole_tensor_of_one_string_may_be_base64() -> None:
+    assert decode(one_in("string", ()), f'{{"inputs": {BYTES}}}').inputs[0].tolist() == [b"\xff"]
+    assert decode(one_in("string", ()), f'{{"inputs": {{"x": {BYTES}}}}}').inputs[0].tolist() == [b"\xff"]
+
+
+def test_an_object_with_the_key_b64_holds_an_input_of_that_name() -> None:
+    signature = make_signature("s", (spec("b64", "string", (-1,)),), (spec("y"),))
+
+    assert decode(signature, f'{{"instance": {BYTES}}}').inputs[0].tolist() == [b"/w=="]
+    assert decode(signature, f'{{"instance": {{"b64": {BYTES}}}}}').inputs[0].tolist() == [b"\xff"]
+    assert decode(signature, f'{{"instances": ["a", {BYTES}]}}').inputs[0].tolist() == [b"a", b"/w=="]
+    assert decode(signature, f'{{"inputs": [{BYTES}]}}').inputs[0].tolist() == [b"\xff"]
+
+
+def test_base64_is_no_number() -> None:
+    assert refusal(one_in("float32", (-1,)), f'{{"instance": {BYTES}}}') == (
+        "instance: expected an object with the key 'x', found no input 'x' and an unknown input 'b64'"
+    )
+
+
+def test_strings_stand_among_numbers_in_a_model_of_several_inputs() -> None:
+    signature = make_signature("s", (spec("name", "string", (-1,)), spec("n", "uint64", (-1, 2))), (spec("y"),))
+    records = f'{{"name": "}},{{", "n": [0, {2**64 - 1}]}}, {{"n": [1, 2], "name": {BYTES}}}'
+
+    call = decode(signature, f'{{"instances": [{records}]}}')
+
+    assert [array.tolist() for array in call.inputs] == [[b"},{", b"\xff"], [[0, 2**64 - 1], [1, 2]]]
+    assert refusal(signature, f'{{"instances": [{records}, {{"name": 1, "n": [1, 2]}}]}}').startswith(
+        "instances[2].name: expected one string, "
+    )
+
+
+@pytest.mark.parametrize("text", ["[]", "[[]]", "[[[]]]"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bool", "string", "complex64"])
+@pytest.mark.parametrize("key", ["instance", "instances", "inputs"])
+def test_nothing_may_be_empty(key: str, dtype: str, text: str) -> None:
+    assert refusal(one_in(dtype, (-1, -1, -1, -1)), f'{{"{key}": {text}}}').endswith("found an empty list")
+
+
 # Requests that are refused: values and places
 
 
