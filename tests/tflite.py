@@ -27,10 +27,18 @@ _TYPES = {
        for bits in (8, 16, 32, 64)},
     "complex64": schema.TensorType.COMPLEX64,
     "string": schema.TensorType.STRING,
-    "resource": schema.TensorType.RESOURCE,
+    **{name: getattr(schema.TensorType, name.upper()) for name in ("bfloat16", "resource", "variant")},
 }  # fmt: skip
 
-_OPTIONS_BY_ANOTHER_NAME = {"REDUCE_MAX": "ReducerOptions", "SUM": "ReducerOptions"}
+_OPTIONS_BY_ANOTHER_NAME = {
+    **dict.fromkeys(("MEAN", "REDUCE_MAX", "SUM"), "ReducerOptions"),
+    "BATCH_MATMUL": "BatchMatMulOptions",
+    "CONV_2D": "Conv2DOptions",
+    "MAXIMUM": "MaximumMinimumOptions",
+    "RANDOM_UNIFORM": "RandomOptions",
+    "SPACE_TO_BATCH_ND": "SpaceToBatchNDOptions",
+    "BATCH_TO_SPACE_ND": "BatchToSpaceNDOptions",
+}
 
 
 class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
@@ -82,19 +90,29 @@ class Graph:
         """Add an operator: its name in the schema, for example `REDUCE_MAX`, and its options by their fields' names."""
         code = getattr(schema.BuiltinOperator, name)
         self.codes.append(schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), builtinCode=code))
-        kind = _OPTIONS_BY_ANOTHER_NAME.get(name, name.title().replace("_", "") + "Options")
-        chosen = getattr(schema, kind + "T")()
-        for option, value in options.items():
-            assert hasattr(chosen, option), option
-            setattr(chosen, option, value)
+        kind, chosen = options_of(name, **options)
         self.operators.append(
             schema.OperatorT(
                 opcodeIndex=len(self.codes) - 1,
                 inputs=list(inputs),
                 outputs=list(outputs),
-                builtinOptionsType=getattr(schema.BuiltinOptions, kind),
+                builtinOptionsType=kind,
                 builtinOptions=chosen,
             )
+        )
+
+    def custom_operator(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        """Add an operator that LiteRT does not have."""
+        code = schema.BuiltinOperator.CUSTOM
+        self.codes.append(schema.OperatorCodeT(deprecatedBuiltinCode=code, builtinCode=code, customCode=name))
+        self.operators.append(
+            schema.OperatorT(opcodeIndex=len(self.codes) - 1, inputs=list(inputs), outputs=list(outputs))
+        )
+
+    def quantize(self, number: int, scale: Sequence[float], zero_point: Sequence[int], axis: int = 0) -> None:
+        """Say what a tensor's integers stand for."""
+        self.tensors[number].quantization = schema.QuantizationParametersT(
+            scale=list(scale), zeroPoint=list(zero_point), quantizedDimension=axis
         )
 
     def subgraph(self) -> "Graph":
@@ -109,27 +127,44 @@ class Graph:
         *,
         signature: str | None = "serving_default",
         signature_subgraph: int = 0,
+        more: Sequence[tuple[str, dict[str, int], dict[str, int]]] = (),
     ) -> bytes:
-        """The model's bytes. The tensors are listed in the order given; None leaves the signature out."""
+        """The model's bytes. The tensors are listed in the order given; None leaves the signature out.
+
+        Args:
+            more: signatures of the subgraphs from number 1 on: key, inputs and outputs.
+        """
+        parts = {"": (0, inputs, outputs), signature or "": (signature_subgraph, inputs, outputs)}
+        parts |= {key: (number, given, out) for number, (key, given, out) in enumerate(more, 1)}
+        return self.build_several(parts)
+
+    def build_several(self, signatures: dict[str, tuple[int, dict[str, int], dict[str, int]]]) -> bytes:
+        """The bytes of a model with several signatures: `{name: (subgraph, inputs, outputs)}`.
+
+        What has the empty name is of its subgraph's inputs and outputs only, and is no signature.
+        """
+        ends: dict[int, tuple[dict[int, None], dict[int, None]]] = {}
+        for subgraph, inputs, outputs in signatures.values():
+            taken, given = ends.setdefault(subgraph, ({}, {}))
+            taken.update(dict.fromkeys(inputs.values()))
+            given.update(dict.fromkeys(outputs.values()))
         model = schema.ModelT(
             version=3,
             operatorCodes=self.codes,
             subgraphs=[
-                self._subgraph("main", list(inputs.values()), list(outputs.values())),
-                *(other._subgraph("other", [], []) for other in self.others),
+                part._subgraph(f"part_{number}", *(list(end) for end in ends.get(number, ({}, {}))))
+                for number, part in enumerate((self, *self.others))
             ],
             buffers=self.buffers,
             description="made for a test",
-        )
-        if signature is not None:
-            model.signatureDefs = [
+            signatureDefs=[
                 schema.SignatureDefT(
-                    inputs=_named(inputs),
-                    outputs=_named(outputs),
-                    signatureKey=signature,
-                    subgraphIndex=signature_subgraph,
+                    inputs=_named(inputs), outputs=_named(outputs), signatureKey=name, subgraphIndex=subgraph
                 )
-            ]
+                for name, (subgraph, inputs, outputs) in signatures.items()
+                if name
+            ],
+        )
         builder = flatbuffers.Builder(1024)
         builder.Finish(model.Pack(builder), _IDENTIFIER)
         return bytes(builder.Output())
@@ -138,6 +173,16 @@ class Graph:
         return schema.SubGraphT(
             tensors=self.tensors, inputs=inputs, outputs=outputs, operators=self.operators, name=name
         )
+
+
+def options_of(name: str, **options: Any) -> tuple[int, Any]:
+    """An operator's options, by their fields' names, and the number of their kind."""
+    kind = _OPTIONS_BY_ANOTHER_NAME.get(name, name.title().replace("_", "") + "Options")
+    chosen = getattr(schema, kind + "T")()
+    for option, value in options.items():
+        assert hasattr(chosen, option), option
+        setattr(chosen, option, value)
+    return getattr(schema.BuiltinOptions, kind), chosen
 
 
 def _named(tensors: dict[str, int]) -> list[Any]:
@@ -201,12 +246,23 @@ def picky_inner(size: int = 16) -> bytes:
 
 
 def identity(dtype: str, shape: Sequence[int] = (-1, 4)) -> bytes:
-    """`y = x` in a dtype, one of NumPy's names, and `complex64` and `string` too (which are not served)."""
+    """`y = x` in a dtype, one of NumPy's names, and `complex64` and `string` too."""
     graph = Graph()
     x = graph.tensor("x", shape, dtype)
     y = graph.tensor("y", shape, dtype)
     sizes = graph.constant(shape, "int32")
     graph.operator("RESHAPE", [x, sizes], [y], newShape=list(shape))
+    return graph.build({"x": x}, {"y": y})
+
+
+def quantized(scale: float = 0.5, zero_point: int = -1) -> bytes:
+    """`y = x`, int8 [-1, 4], whose integers stand for `scale * (raw - zero_point)`."""
+    graph = Graph()
+    x = graph.tensor("x", (-1, 4), "int8")
+    y = graph.tensor("y", (-1, 4), "int8")
+    for number in (x, y):
+        graph.quantize(number, [scale], [zero_point])
+    graph.operator("RESHAPE", [x, graph.constant((-1, 4), "int32")], [y], newShape=[-1, 4])
     return graph.build({"x": x}, {"y": y})
 
 
@@ -235,6 +291,67 @@ def maximum_over_batch() -> bytes:
     y = graph.tensor("y", (-1, 4))
     graph.operator("REDUCE_MAX", [x, graph.constant([0], "int32")], [largest], keepDims=True)
     graph.operator("SUB", [x, largest], [y])
+    return graph.build({"x": x}, {"y": y})
+
+
+def first_row_taken() -> bytes:
+    """`y = x - x[0]`, [-1, 4]: the first record of a batch has a say in all."""
+    graph = Graph()
+    x = graph.tensor("x", (-1, 4))
+    first = graph.tensor("first", (1, 4))
+    y = graph.tensor("y", (-1, 4))
+    begin, size = graph.constant([0, 0], "int32"), graph.constant([1, 4], "int32")
+    graph.operator("SLICE", [x, begin, size], [first])
+    graph.operator("SUB", [x, first], [y])
+    return graph.build({"x": x}, {"y": y})
+
+
+def reshaped(shape: Sequence[int], declared: Sequence[int] = (-1, 4)) -> bytes:
+    """`y` is `x`, [-1, 4], in another shape than it declares: [1, -1] folds records into an axis, [1, 4] takes one."""
+    graph = Graph()
+    x = graph.tensor("x", (-1, 4))
+    y = graph.tensor("y", declared)
+    graph.operator("RESHAPE", [x, graph.constant(shape, "int32")], [y], newShape=list(shape))
+    return graph.build({"x": x}, {"y": y})
+
+
+def noisy() -> bytes:
+    """`y = x +` random numbers, [-1, 4]."""
+    graph = Graph()
+    x = graph.tensor("x", (-1, 4))
+    size = graph.tensor("size", (2,), "int32")
+    noise = graph.tensor("noise", (-1, 4))
+    y = graph.tensor("y", (-1, 4))
+    graph.operator("SHAPE", [x], [size], outType=_TYPES["int32"])
+    graph.operator("RANDOM_UNIFORM", [size], [noise])
+    graph.operator("ADD", [x, noise], [y])
+    return graph.build({"x": x}, {"y": y})
+
+
+def several_signatures(*, second_runs: bool = True) -> bytes:
+    """`serving_default`: `y = 2x`; `less`: `z = x - max(x over the records)`, or what never runs; all [-1, 4]."""
+    graph = Graph()
+    x = graph.tensor("x", (-1, 4))
+    y = graph.tensor("y", (-1, 4))
+    graph.operator("ADD", [x, x], [y])
+    other = graph.subgraph()
+    a = other.tensor("a", (-1, 4))
+    z = other.tensor("z", (-1, 4))
+    if second_runs:
+        largest = other.tensor("largest", (1, 4))
+        other.operator("REDUCE_MAX", [a, other.constant([0], "int32")], [largest], keepDims=True)
+        other.operator("SUB", [a, largest], [z])
+    else:
+        other.operator("GATHER", [a, other.constant([9], "int32")], [z], axis=1)
+    return graph.build({"x": x}, {"y": y}, more=[("less", {"x": a}, {"z": z})])
+
+
+def foreign(name: str) -> bytes:
+    """Needs an operator that LiteRT does not have."""
+    graph = Graph()
+    x = graph.tensor("x", (-1, 4))
+    y = graph.tensor("y", (-1, 4))
+    graph.custom_operator(name, [x], [y])
     return graph.build({"x": x}, {"y": y})
 
 
@@ -293,6 +410,93 @@ def running_sum() -> bytes:
     return graph.build({"x": x}, {"y": y})
 
 
+def two_signatures() -> bytes:
+    """`serving_default`: `y = 2x + 1`, [-1, 4]; `add`: `total = left + right`, [-1, 2], in a subgraph of its own."""
+    graph = Graph()
+    x = graph.tensor("x", (-1, 4))
+    scaled = graph.tensor("scaled", (-1, 4))
+    y = graph.tensor("y", (-1, 4))
+    graph.operator("MUL", [x, graph.constant(2.0)], [scaled])
+    graph.operator("ADD", [scaled, graph.constant(1.0)], [y])
+    other = graph.subgraph()
+    left = other.tensor("left", (-1, 2))
+    right = other.tensor("right", (-1, 2))
+    total = other.tensor("total", (-1, 2))
+    other.operator("ADD", [left, right], [total])
+    return graph.build_several(
+        {"serving_default": (0, {"x": x}, {"y": y}), "add": (1, {"left": left, "right": right}, {"total": total})}
+    )
+
+
+def two_names() -> bytes:
+    """`y = 2x + 1`, [-1, 4], in one subgraph with two signatures: `serving_default`, and `other` from `a` to `b`."""
+    graph = Graph()
+    x = graph.tensor("x", (-1, 4))
+    scaled = graph.tensor("scaled", (-1, 4))
+    y = graph.tensor("y", (-1, 4))
+    graph.operator("MUL", [x, graph.constant(2.0)], [scaled])
+    graph.operator("ADD", [scaled, graph.constant(1.0)], [y])
+    return graph.build_several({"serving_default": (0, {"x": x}, {"y": y}), "other": (0, {"a": x}, {"b": y})})
+
+
+def account() -> bytes:
+    """Stateful, [1, 4]: `serving_default` adds `x` to a sum and gives it; `peek` gives `sum + x` and keeps nothing."""
+    graph = Graph()
+    initial = graph.subgraph()
+    handle = initial.tensor("handle", (), "resource")
+    initial.operator("VAR_HANDLE", [], [handle], sharedName="sum", container="")
+    initial.operator("ASSIGN_VARIABLE", [handle, initial.constant(np.zeros((1, 4)))], [])
+    ends = []
+    for part, keeps in ((graph, True), (graph.subgraph(), False)):
+        part.operator("CALL_ONCE", [], [], initSubgraphIndex=1)
+        x = part.tensor("x", (1, 4))
+        y = part.tensor("y", (1, 4))
+        handle = part.tensor("handle", (), "resource")
+        before = part.tensor("before", (1, 4))
+        part.operator("VAR_HANDLE", [], [handle], sharedName="sum", container="")
+        part.operator("READ_VARIABLE", [handle], [before])
+        part.operator("ADD", [before, x], [y])
+        if keeps:
+            part.operator("ASSIGN_VARIABLE", [handle, y], [])
+        ends.append(({"x": x}, {"y": y}))
+    return graph.build_several({"serving_default": (0, *ends[0]), "peek": (2, *ends[1])})
+
+
+def counted_lookup(values: Sequence[float] = (10.0, 20.0, 30.0)) -> bytes:
+    """Stateful: `y = values[x] + count`, int32 [1, 1] to float32 [1, 1], where `count` is how many it has answered.
+
+    An index that is out of range is an error, before anything is counted.
+    """
+    graph = Graph()
+    initial = graph.subgraph()
+    handle = initial.tensor("handle", (), "resource")
+    initial.operator("VAR_HANDLE", [], [handle], sharedName="count", container="")
+    initial.operator("ASSIGN_VARIABLE", [handle, initial.constant(np.zeros((1, 1)))], [])
+    graph.operator("CALL_ONCE", [], [], initSubgraphIndex=1)
+    x = graph.tensor("x", (1, 1), "int32")
+    found = graph.tensor("found", (1, 1))
+    before = graph.tensor("before", (1, 1))
+    after = graph.tensor("after", (1, 1))
+    y = graph.tensor("y", (1, 1))
+    handle = graph.tensor("handle", (), "resource")
+    graph.operator("GATHER", [graph.constant(values), x], [found])
+    graph.operator("VAR_HANDLE", [], [handle], sharedName="count", container="")
+    graph.operator("READ_VARIABLE", [handle], [before])
+    graph.operator("ADD", [before, graph.constant([[1.0]])], [after])
+    graph.operator("ASSIGN_VARIABLE", [handle, after], [])
+    graph.operator("ADD", [found, after], [y])
+    return graph.build({"x": x}, {"y": y})
+
+
+def misfit() -> bytes:
+    """`y` is the sum of `x`, [-1, 4]: it is said to be [-1, 4] as well, and is [-1, 1]."""
+    graph = Graph()
+    x = graph.tensor("x", (-1, 4))
+    y = graph.tensor("y", (-1, 4))
+    graph.operator("SUM", [x, graph.constant([1], "int32")], [y], keepDims=True)
+    return graph.build({"x": x}, {"y": y})
+
+
 def signature_elsewhere() -> bytes:
     """`y = 2x`, [-1, 4], in the primary subgraph, where a signature names another subgraph, which invoke() never runs.
 
@@ -304,6 +508,28 @@ def signature_elsewhere() -> bytes:
         y = part.tensor("y", (-1, 4))
         part.operator("ADD", [x, x], [y])
     return graph.build({"other_x": x}, {"other_y": y}, signature_subgraph=1)
+
+
+def bomb(width: int) -> bytes:
+    """A few kilobytes that hold `width` times `width` tensors: every entry of a vector is the same table."""
+    builder = flatbuffers.Builder(1024)
+
+    def same(table: Any) -> Any:
+        builder.StartVector(4, width, 4)
+        for _ in range(width):
+            builder.PrependUOffsetTRelative(table)
+        return builder.EndVector()
+
+    schema.TensorStart(builder)
+    tensors = same(schema.TensorEnd(builder))
+    schema.SubGraphStart(builder)
+    schema.SubGraphAddTensors(builder, tensors)
+    subgraphs = same(schema.SubGraphEnd(builder))
+    schema.ModelStart(builder)
+    schema.ModelAddVersion(builder, 3)
+    schema.ModelAddSubgraphs(builder, subgraphs)
+    builder.Finish(schema.ModelEnd(builder), _IDENTIFIER)
+    return bytes(builder.Output())
 
 
 def truncated(model: bytes) -> bytes:
