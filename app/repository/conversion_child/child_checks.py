@@ -7,13 +7,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from child_ops import check_graph
 from child_reasons import Refused
-
-_UNSAFE_OPS = re.compile(
-    r"ReadFile|WriteFile|TextFile|MatchingFiles|PyFunc|Dataset|Iterator|Reader|Summary|Debug|Rpc|Configur|^Print|^Dump"
-    r"|^ImmutableConst$|^RecordInput$"
-)
-"""Graph ops that reach beyond tensors. Loading a SavedModel can run them."""
 
 _CODE_LAYERS = {
     "Lambda": "arbitrary Python code",
@@ -136,8 +131,8 @@ def show_head(source: Path) -> str:
     return f"{size} bytes that begin with {head(source)!r}" if size else "an empty file"
 
 
-def check_ops(source: Path) -> None:
-    """Refuse a SavedModel whose graph would touch files or run Python."""
+def check_ops(source: Path) -> Any:
+    """The content of `saved_model.pb`. Refuse a SavedModel whose graph would touch files or run Python."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     proto = saved_model_pb2.SavedModel()
@@ -149,10 +144,5 @@ def check_ops(source: Path) -> None:
     except Exception as error:
         raise Refused("saved_model.pb is damaged: it is no SavedModel protocol buffer") from error
     for meta in proto.meta_graphs:
-        graph = meta.graph_def
-        nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-        unsafe = sorted({node.op for node in nodes if _UNSAFE_OPS.search(node.op)})
-        if unsafe:
-            raise Refused(
-                f"the SavedModel is not loaded: its graph holds {', '.join(unsafe)}, which reach beyond tensors"
-            )
+        check_graph(meta)
+    return proto

@@ -27,6 +27,11 @@ def confine(memory: int, parent: int) -> None:
     if os.getppid() != parent:
         os._exit(1)
     os.nice(10)
+    limit(memory)
+
+
+def limit(memory: int) -> None:
+    """Bound the address space, and the size of any file, in bytes; leave no core dump."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
