@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from app.errors import InvalidArgument, ModelError
-from app.runtime.interpreter import Runner
+from app.runtime.runners import AnyRunner
 from app.tensors import Array, Batching, show_shape
 
 
-def run(runner: Runner, batching: Batching, inputs: Sequence[Array], rows: int) -> list[Array]:
+def run(runner: AnyRunner, batching: Batching, inputs: Sequence[Array], rows: int) -> list[Array]:
     """Run `rows` records.
 
     Args:
@@ -30,7 +30,7 @@ def run(runner: Runner, batching: Batching, inputs: Sequence[Array], rows: int) 
         return outputs
     if batching is Batching.ONE:
         return _join([runner.invoke([array[row : row + 1] for array in inputs]) for row in range(rows)], np.concatenate)
-    return _join([runner.invoke([array[row] for array in inputs]) for row in range(rows)], np.stack)
+    return _join([runner.invoke([array[row, ...] for array in inputs]) for row in range(rows)], np.stack)
 
 
 def _join(results: list[list[Array]], how: Callable[[Sequence[Array]], Array]) -> list[Array]:

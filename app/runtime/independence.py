@@ -9,15 +9,16 @@ import numpy as np
 
 from app.errors import LitepoolError
 from app.runtime import batching
-from app.runtime.interpreter import Runner
-from app.tensors import Array, Batching, Signature
+from app.runtime.runners import AnyRunner
+from app.tensors import STRING, Array, Batching, Signature
 
 _SEED = 20240229
+_WORDS = np.array([b"", b"a", b"of several words", "\u00e9\u00df".encode(), b"0", b"-7.5"], object)
 _TOLERANCE = 1e-5
 """Of a record's own scale: kernels sum in another order for another batch size, which costs a few last digits."""
 
 
-def why_dependent(runner: Runner, signature: Signature, example: list[Array]) -> str | None:
+def why_dependent(runner: AnyRunner, signature: Signature, example: list[Array]) -> str | None:
     """Why requests may not share an invoke; None when the probe found rows independent.
 
     Args:
@@ -48,9 +49,13 @@ def unlike_records(signature: Signature, example: list[Array]) -> list[Array]:
     columns = []
     for spec, array in zip(signature.inputs, example, strict=True):
         shape = array.shape[1:]
-        if spec.dtype.kind != "f":
-            # Integers may be indices, so that only 0 and 1 are safe to send.
-            columns.append(np.stack([generator.integers(0, 2, shape) for _ in range(10)]).astype(spec.dtype))
+        if spec.dtype == STRING:
+            columns.append(np.stack([generator.choice(_WORDS, shape) for _ in range(10)]))
+            continue
+        if spec.dtype.kind not in "fc":
+            # Integers may be indices, so that only 0 and 1 are safe to send; but those that stand for real numbers.
+            low, high = (0, 2) if spec.scaling is None else (np.iinfo(spec.dtype).min, np.iinfo(spec.dtype).max + 1)
+            columns.append(np.stack([generator.integers(low, high, shape) for _ in range(10)]).astype(spec.dtype))
             continue
         noise = [generator.standard_normal(shape) for _ in range(4)]
         one_hot = np.zeros(shape)
@@ -62,20 +67,21 @@ def unlike_records(signature: Signature, example: list[Array]) -> list[Array]:
 
 
 def _orders(rows: int) -> list[list[int]]:
-    """Companies to run in: all, all backwards, pairs, and more than all with some repeated."""
+    """Companies to run in: all, all backwards, pairs, a few, and more than all with some repeated."""
     everyone = list(range(rows))
     pairs = [[row, (row + 3) % rows] for row in everyone]
-    return [everyone, everyone[::-1], *pairs, [*everyone, *everyone[:7]]]
+    return [everyone, everyone[::-1], *pairs, everyone[2:5], everyone[1:8], [*everyone, *everyone[:7]], everyone * 4]
 
 
 def _same(have: Array, want: Array) -> bool:
     if have.shape != want.shape:
         return False
-    if have.dtype.kind != "f":
+    if have.dtype.kind not in "fc":
         return bool(np.array_equal(have, want))
+    wide = np.complex128 if have.dtype.kind == "c" else np.float64
     finite = np.isfinite(want)
     if not np.array_equal(have[~finite], want[~finite], equal_nan=True):
         return False
     scale = float(np.abs(want[finite]).max(initial=0.0))
-    difference = np.abs(have[finite].astype(np.float64) - want[finite].astype(np.float64))
+    difference = np.abs(have[finite].astype(wide) - want[finite].astype(wide))
     return bool(np.all(difference <= _TOLERANCE * max(scale, 1e-2)))

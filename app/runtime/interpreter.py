@@ -1,31 +1,54 @@
 """The one place that knows LiteRT."""
 
-import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
+from ai_edge_litert import schema_py_generated
 from ai_edge_litert.interpreter import Interpreter
 
 from app.errors import ModelError
-from app.tensors import Array, Shape, Signature, TensorSpec, make_signature
+from app.tensors import (
+    FREE,
+    Array,
+    Batching,
+    OutputCheck,
+    Scaling,
+    Shape,
+    Signature,
+    TensorSpec,
+    make_signature,
+    scaling_of,
+)
 
-log = logging.getLogger(__name__)
+schema: Any = schema_py_generated
+"""The format of model files, for those who read one without an interpreter."""
 
 DEFAULT_SIGNATURE = "serving_default"
 
 _VARIABLE_OPS = frozenset({"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"})
 
-_CONTROL_OPS = frozenset({"WHILE", "IF", "CALL", "CALL_ONCE", "STABLEHLO_WHILE"})
+_CONTROL_OPS = frozenset({"WHILE", "IF", "CALL", "STABLEHLO_WHILE"})
 """Operations after which what an invoke costs depends on the values that it is given."""
 
 
 Model = Path | bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One signature as LiteRT has it: its subgraph, and `{name: tensor index}`."""
+
+    subgraph: int
+    inputs: dict[str, int]
+    outputs: dict[str, int]
+
+
 class Runner:
-    """One LiteRT interpreter. Belongs to one thread at a time; the weights are mapped, not read.
+    """One signature of one LiteRT interpreter. Belongs to one thread at a time; the weights are mapped, not read.
 
     Args:
         model: a `.tflite` file that will not change, or the content of one.
@@ -38,35 +61,79 @@ class Runner:
     def __init__(self, model: Model, threads: int = 1) -> None:
         given = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
         try:
-            self._interpreter = Interpreter(**given, num_threads=threads)
-            self._names = _signature_tensors(self._interpreter)
-            # What LiteRT's Python methods wrap: they are thin, and this is called for every prediction. They also look
-            # whether arrays share the interpreter's memory; none does, since outputs are copied.
-            self._wrapped: Any = self._interpreter._interpreter
+            interpreter = Interpreter(**given, num_threads=threads)
+            parts = _parts(interpreter)
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"LiteRT does not load it: {one_line(error)}") from error
-        self._inputs = list(self._names[1].values())
-        self._outputs = list(self._names[2].values())
+        self._begin(interpreter, parts, next(iter(parts)), WeakValueDictionary())
+
+    def _begin(
+        self, interpreter: Any, parts: dict[str, _Part], name: str, beside: "WeakValueDictionary[str, Runner]"
+    ) -> None:
+        self._interpreter = interpreter
+        self._parts = parts
+        # Two of one signature would not know what shapes the other has set. Not held, or they would hold themselves.
+        self._beside = beside
+        beside[name] = self
+        self.name = name
+        self._part = parts[name]
+        self.subgraph = self._subgraph = self._part.subgraph
+        # What LiteRT's Python methods wrap: they are thin, and this is called for every prediction. They also look
+        # whether arrays share the interpreter's memory; none does, since outputs are copied.
+        self._wrapped: Any = interpreter._interpreter
+        self._inputs = list(self._part.inputs.values())
+        self._outputs = list(self._part.outputs.values())
         one_each = len(self._inputs) == len(self._outputs) == 1
         self._single = (self._inputs[0], self._outputs[0]) if one_each else None
         self._shape: Shape | None = None
         self._shapes: list[Shape] | None = None
+        # Others of the same subgraph change its shapes, too.
+        self._shares = sum(part.subgraph == self.subgraph for part in parts.values()) > 1
+        self._checks: list[OutputCheck] = []
+
+    @property
+    def names(self) -> list[str]:
+        """The model's signatures, the default first."""
+        return list(self._parts)
+
+    def of(self, name: str) -> "Runner":
+        """Another signature of the same interpreter, with the same variables; for the same thread."""
+        found = self._beside.get(name)
+        if found is None:
+            found = object.__new__(Runner)
+            found._begin(self._interpreter, self._parts, name, self._beside)
+        return found
 
     def signature(self) -> Signature:
         """Names, dtypes and shapes as the model's own signature gives them; without one, as its tensors do.
 
         Raises:
-            ModelError: a tensor's dtype has no codec.
+            ModelError: a tensor's dtype has no codec, or its name is damaged.
         """
-        name, inputs, outputs = self._names
-        details = {
-            detail["index"]: detail
-            for detail in self._interpreter.get_input_details() + self._interpreter.get_output_details()
-        }
-        specs = [
-            tuple(_spec(tensor, details[index]) for tensor, index in tensors.items()) for tensors in (inputs, outputs)
-        ]
-        return make_signature(name, specs[0], specs[1])
+        inputs, outputs = (
+            tuple(self._spec(name, index) for name, index in tensors.items())
+            for tensors in (self._part.inputs, self._part.outputs)
+        )
+        return make_signature(self.name, inputs, outputs)
+
+    def _spec(self, name: str, index: int) -> TensorSpec:
+        try:
+            return _spec(name, self._interpreter._get_tensor_details(index, self._subgraph))
+        except UnicodeDecodeError as error:
+            raise ModelError(f"the name of a tensor is no UTF-8: found {error.object[:64]!r}") from error
+        except ValueError as error:
+            raise ModelError(
+                f"tensor {name!r} is of a kind that LiteRT has no arrays for: {one_line(error)}"
+            ) from error
+
+    def hold_to(self, signature: Signature) -> None:
+        """From now on, outputs of another shape than `signature` declares are an error.
+
+        Only where the inputs leave no choice: where these have free dimensions, what a model declares of its outputs
+        is what they were for the shapes that it was made with.
+        """
+        if signature.batching is Batching.FREE and all(FREE not in spec.shape[1:] for spec in signature.inputs):
+            self._checks = [OutputCheck(spec, spec.shape) for spec in signature.outputs]
 
     def stateful(self) -> bool:
         """Whether the graph keeps variables between invokes."""
@@ -86,9 +153,11 @@ class Runner:
             The outputs in the signature's order, as copies.
 
         Raises:
-            ModelError: the interpreter refuses to allocate or to run.
+            ModelError: the interpreter refuses to allocate or to run, or answers in another shape than it declares.
         """
-        wrapped = self._wrapped
+        wrapped, subgraph = self._wrapped, self._subgraph
+        if self._shares:
+            self._shape = self._shapes = None
         try:
             if self._single is not None:
                 # Most models have one input and one output, and for them this takes half as long.
@@ -97,41 +166,47 @@ class Runner:
                 if shape != self._shape:
                     self._allocate([shape])
                     self._shape = shape
-                wrapped.SetTensor(self._single[0], array)
-                wrapped.Invoke()
-                return [wrapped.GetTensor(self._single[1], 0)]
-            shapes = [array.shape for array in inputs]
-            if shapes != self._shapes:
-                self._allocate(shapes)
-                self._shapes = shapes
-            for index, array in zip(self._inputs, inputs, strict=True):
-                wrapped.SetTensor(index, array)
-            wrapped.Invoke()
-            return [wrapped.GetTensor(index, 0) for index in self._outputs]
+                wrapped.SetTensor(self._single[0], array, subgraph)
+                wrapped.Invoke(subgraph)
+                outputs = [wrapped.GetTensor(self._single[1], subgraph)]
+            else:
+                shapes = [array.shape for array in inputs]
+                if shapes != self._shapes:
+                    self._allocate(shapes)
+                    self._shapes = shapes
+                for index, array in zip(self._inputs, inputs, strict=True):
+                    wrapped.SetTensor(index, array, subgraph)
+                wrapped.Invoke(subgraph)
+                outputs = [wrapped.GetTensor(index, subgraph) for index in self._outputs]
         except (ValueError, RuntimeError) as error:
             self._shape = self._shapes = None
             raise ModelError(f"the interpreter failed: {one_line(error)}") from error
+        for check, output in zip(self._checks, outputs, strict=False):
+            check(output)
+        return outputs
 
     def _allocate(self, shapes: list[Shape]) -> None:
         self._shape = self._shapes = None
         for index, shape in zip(self._inputs, shapes, strict=True):
-            self._wrapped.ResizeInputTensor(index, np.array(shape, np.int32), False)
-        self._wrapped.AllocateTensors()
+            self._wrapped.ResizeInputTensor(index, np.array(shape, np.int32), False, self._subgraph)
+        if self._subgraph:
+            self._wrapped.AllocateTensors(self._subgraph)
+        else:
+            # Not by its number: only this way does LiteRT put its faster kernels in place first.
+            self._wrapped.AllocateTensors()
 
 
-def _signature_tensors(interpreter: Any) -> tuple[str, dict[str, int], dict[str, int]]:
-    """The served signature: its name, and `{name: tensor index}` of its inputs and outputs."""
-    signatures = interpreter._get_full_signature_list()
-    if signatures:
-        name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else next(iter(signatures))
+def _parts(interpreter: Any) -> dict[str, _Part]:
+    """The signatures, `serving_default` first; of a model without any, its primary subgraph by its tensors' names."""
+    parts = {}
+    for name, tensors in interpreter._get_full_signature_list().items():
         subgraph = interpreter._interpreter.GetSubgraphIndexFromSignature(name)
-        if subgraph == 0:
-            chosen = signatures[name]
-            return name, _in_model_order(chosen["inputs"]), _in_model_order(chosen["outputs"])
-        log.debug("signature %s is subgraph %d: serving the primary subgraph by its tensor names", name, subgraph)
-    inputs = {_tensor_name(detail): detail["index"] for detail in interpreter.get_input_details()}
-    outputs = {_tensor_name(detail): detail["index"] for detail in interpreter.get_output_details()}
-    return DEFAULT_SIGNATURE, inputs, outputs
+        parts[str(name)] = _Part(subgraph, _in_model_order(tensors["inputs"]), _in_model_order(tensors["outputs"]))
+    if not parts:
+        inputs = {_tensor_name(detail): detail["index"] for detail in interpreter.get_input_details()}
+        outputs = {_tensor_name(detail): detail["index"] for detail in interpreter.get_output_details()}
+        return {DEFAULT_SIGNATURE: _Part(0, inputs, outputs)}
+    return dict(sorted(parts.items(), key=lambda item: item[0] != DEFAULT_SIGNATURE))
 
 
 def _in_model_order(tensors: dict[str, int]) -> dict[str, int]:
@@ -144,7 +219,20 @@ def _tensor_name(detail: dict[str, Any]) -> str:
 
 def _spec(name: str, detail: dict[str, Any]) -> TensorSpec:
     shape = detail["shape_signature"] if len(detail["shape_signature"]) == len(detail["shape"]) else detail["shape"]
-    return TensorSpec(name, np.dtype(detail["dtype"]), tuple(int(size) for size in shape))
+    kind = detail["dtype"]
+    if kind is np.object_:
+        raise ModelError(f"tensor {name!r} holds a handle to what is inside the model, which no request can")
+    # LiteRT calls strings `numpy.bytes_`, and gives and takes arrays of bytes objects.
+    dtype = np.dtype(object) if kind is np.bytes_ else np.dtype(kind)
+    return TensorSpec(name, dtype, tuple(int(size) for size in shape), _scaling(dtype, detail))
+
+
+def _scaling(dtype: np.dtype[Any], detail: dict[str, Any]) -> Scaling | None:
+    """How a quantized tensor's integers stand for real numbers; None for others."""
+    found = detail["quantization_parameters"]
+    if len(found["scales"]) != 1:
+        return None
+    return scaling_of(dtype, found["scales"][0], found["zero_points"][0])
 
 
 def one_line(error: BaseException) -> str:

@@ -2,9 +2,24 @@
 
 from collections.abc import Sequence
 from time import perf_counter_ns
+from typing import NamedTuple
 
 from app.errors import DeadlineExceeded
 from app.tensors import Array
+
+
+class Step(NamedTuple):
+    """A request's place in a sequence of requests that share a model's state.
+
+    Args:
+        name: the sequence's.
+        start: whether it is the first, which gets a clean state.
+        end: whether it is the last, after which the state is dropped.
+    """
+
+    name: str
+    start: bool = False
+    end: bool = False
 
 
 class Abandoned(Exception):
@@ -21,6 +36,8 @@ class Job:
     # Of the class, until a job has its own: most never do.
     deadline = 0
     abandoned = False
+    sequence: Step | None = None
+    """For a model with state: which sequence it belongs to."""
     inputs: tuple[Array, ...] = ()
     rows = 0
     queued_at = 0

@@ -76,6 +76,8 @@ class Pool:
                 task(index)
             except Exception:
                 log.exception("a task of the pool raised, which none may")
+            # It would keep its servable in memory for as long as there is no other task.
+            del task
 
     def _take(self) -> Task | None:
         with self._condition:

@@ -1,16 +1,17 @@
 """What a servable costs, measured when it is loaded; lanes follow from it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 from statistics import median
-from time import perf_counter_ns
+from time import perf_counter_ns, thread_time_ns
 
 import numpy as np
 
 from app.errors import LitepoolError, ModelError
 from app.runtime import batching
-from app.runtime.interpreter import Runner
-from app.tensors import FREE, Array, Batching, Signature
+from app.runtime.runners import AnyRunner
+from app.tensors import FREE, STRING, Array, Batching, Shape, Signature
 
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TILE = 7
@@ -28,6 +29,9 @@ _DEAR_NS = 5_000_000
 _BUDGET_NS = 40_000_000
 """Time for all the sizes between."""
 
+_OF_OURS = 0.8
+"""Share of an invoke's time that its thread had a processor, below which the clock says too little."""
+
 _PAYS = 0.9
 """Share of the cost of single invokes below which sharing one is worth the waiting for each other."""
 
@@ -40,8 +44,15 @@ _LEAST_ROWS = 32
 _WORTH_A_THREAD_US = 250.0
 """Work that is worth another thread; waking one costs a fifth of it."""
 
-_FREE_SIZES = (1, 8, 16, 32, 64, 96, 128, 160, 224, 256)
-"""Sizes tried for free inner dimensions, all alike, when nobody says what the model likes."""
+_FREE_SIZES = (1, 8, 16, 32, 64, 96, 128, 160, 224, 256, 512, 1280, 4096, 16000)
+"""Sizes tried for free inner dimensions, all alike, when nobody says what the model likes: those of texts, pictures,
+frames of sound, and a second of it."""
+
+_UNEVEN_SIZES = ((32, 1), (128, 8), (512, 32))
+"""Then, of several free dimensions, each in its turn is of the first size, and the others are of the second."""
+
+_MOST_VALUES = 1 << 20
+"""In one record that is only tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,48 +113,85 @@ class Profile:
         return max(1, min(threads, int(expected / _WORTH_A_THREAD_US), rows))
 
 
-def example_inputs(signature: Signature, free: int, rows: int) -> list[Array]:
-    """Inputs of `rows` records, `[rows, *record]`, all zeros, with free inner dimensions set to `free`."""
-    arrays = []
-    for spec in signature.inputs:
-        record = tuple(free if size == FREE else size for size in signature.record_shape(spec))
-        arrays.append(np.zeros((rows, *record), spec.dtype))
-    return arrays
+def example_inputs(signature: Signature, free: int | tuple[int, ...], rows: int) -> list[Array]:
+    """Inputs of `rows` records, `[rows, *record]`, all zeros, with free inner dimensions of the sizes `free`."""
+    shapes = _record_shapes(signature, free if isinstance(free, tuple) else (free,) * _count_free(signature))
+    return [
+        np.full((rows, *shape), b"" if spec.dtype == STRING else 0, spec.dtype)
+        for spec, shape in zip(signature.inputs, shapes, strict=True)
+    ]
 
 
-def workable_inputs(runner: Runner, signature: Signature) -> list[Array]:
+def workable_inputs(runner: AnyRunner, signature: Signature) -> list[Array]:
     """One record that the model really runs on. This is also the first invoke, which is where some models fail.
 
     Raises:
         ModelError: no size of the free dimensions tried works.
     """
-    free = any(FREE in signature.record_shape(spec) for spec in signature.inputs)
-    failures: list[LitepoolError] = []
-    for size in _FREE_SIZES if free else (1,):
-        inputs = example_inputs(signature, size, 1)
+    first: LitepoolError | None = None
+    for sizes in _likely_sizes(signature):
+        inputs = example_inputs(signature, sizes, 1)
         try:
             batching.run(runner, signature.batching, inputs, 1)
         except LitepoolError as error:
-            failures.append(error)
+            first = first or error
         else:
             return inputs
-    raise ModelError(f"it does not run: {failures[0].message}")
+    why = first.message if first is not None else f"a record has more than {_MOST_VALUES:,} values"
+    if not _count_free(signature):
+        raise ModelError(f"it does not run: {why}")
+    raise ModelError(
+        f"it runs on no size tried of its free dimensions, which were {', '.join(map(str, _FREE_SIZES))}: put a "
+        f"samples.json beside it, of which one real record tells the size ({why})"
+    )
 
 
-def measure(runner: Runner, signature: Signature, example: list[Array]) -> Profile:
+def _likely_sizes(signature: Signature) -> Iterator[tuple[int, ...]]:
+    """Sizes of the free dimensions, one after the other; without those by which a record would be too large."""
+    free = _count_free(signature)
+    if not free:
+        yield ()
+        return
+    sizes = [(size,) * free for size in _FREE_SIZES]
+    if free > 1:
+        for large, small in _UNEVEN_SIZES:
+            sizes += [tuple(large if place == other else small for other in range(free)) for place in range(free)]
+    for each in sizes:
+        if sum(prod(shape) for shape in _record_shapes(signature, each)) <= _MOST_VALUES:
+            yield each
+
+
+def _count_free(signature: Signature) -> int:
+    """How many inner dimensions are free, over all inputs."""
+    return sum(signature.record_shape(spec).count(FREE) for spec in signature.inputs)
+
+
+def _record_shapes(signature: Signature, sizes: tuple[int, ...]) -> list[Shape]:
+    left = iter(sizes)
+    return [
+        tuple(next(left) if size == FREE else size for size in signature.record_shape(spec))
+        for spec in signature.inputs
+    ]
+
+
+def measure(runner: AnyRunner, how: Batching, example: list[Array], alone: bool = False) -> Profile:
     """Time `runner` on `example`, inputs of at least one record, repeated to each batch size.
 
-    Takes less than a tenth of a second, but for a model of which one invoke takes longer: then that one.
+    Only when `how` is FREE does an invoke take more than one record. Takes less than a tenth of a second, but for a
+    model of which one invoke takes longer: then that one.
+
+    Args:
+        alone: whether the calling thread does all the work of an invoke.
     """
     costs: dict[int, float] = {}
-    for rows in _BATCHES if signature.batching is Batching.FREE else (1,):
-        costs[rows] = _time(runner, signature, example, rows)
+    for rows in _BATCHES if how is Batching.FREE else (1,):
+        costs[rows] = _time(runner, how, example, rows, alone)
         if costs[rows] * 1000 * _REPEATS > _ENOUGH_NS:
             break
-    if list(costs) == [1] and signature.batching is Batching.FREE and costs[1] * 1000 < _ENOUGH_NS:
+    if list(costs) == [1] and how is Batching.FREE and costs[1] * 1000 < _ENOUGH_NS:
         # Too dear to look at every size; yet large dense layers wait for memory, and seven records cost what one does.
         for rows in (2, _TILE):
-            costs[rows] = _time(runner, signature, example, rows)
+            costs[rows] = _time(runner, how, example, rows, alone)
             if costs[rows] > _PAYS * rows * costs[1]:
                 break
     spent = 0.0
@@ -151,17 +199,19 @@ def measure(runner: Runner, signature: Signature, example: list[Array]) -> Profi
         above = next((size for size in sorted(costs) if size > rows), None)
         if above is None or (spent + costs[above]) * 1000 * _REPEATS > _BUDGET_NS:
             break
-        costs[rows] = _time(runner, signature, example, rows)
+        costs[rows] = _time(runner, how, example, rows, alone)
         spent += costs[rows]
     return Profile(dict(sorted(costs.items())))
 
 
-def _time(runner: Runner, signature: Signature, example: list[Array], rows: int) -> float:
+def _time(runner: AnyRunner, how: Batching, example: list[Array], rows: int, alone: bool) -> float:
     """The median in microseconds. The first invoke, which is slower, counts only when there is time for no other."""
     inputs = [np.resize(array, (rows, *array.shape[1:])) for array in example]
     took: list[int] = []
     while len(took) <= _REPEATS and sum(took) < (_ENOUGH_NS if len(took) > 1 else _DEAR_NS):
-        start = perf_counter_ns()
-        batching.run(runner, signature.batching, inputs, rows)
-        took.append(perf_counter_ns() - start)
+        start, worked = perf_counter_ns(), thread_time_ns()
+        batching.run(runner, how, inputs, rows)
+        worked, passed = thread_time_ns() - worked, perf_counter_ns() - start
+        # What others have taken of the processor meanwhile is not the model's cost; waiting for its own threads is.
+        took.append(worked if alone and worked < _OF_OURS * passed else passed)
     return median(took[1:] or took) / 1000

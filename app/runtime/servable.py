@@ -1,22 +1,35 @@
-"""One loaded, warmed version of a model."""
+"""One signature of a loaded, warmed version of a model."""
 
 import logging
 import secrets
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
+from operator import attrgetter
 from time import perf_counter_ns
 
 import numpy as np
 
-from app.errors import Internal, InvalidArgument, LitepoolError, ModelError, QueueFull
+from app.errors import (
+    Internal,
+    InvalidArgument,
+    LitepoolError,
+    ModelError,
+    QueueFull,
+    RunnerLost,
+    Unavailable,
+    without_trace,
+)
 from app.runtime import batching
-from app.runtime.interpreter import Model, Runner
-from app.runtime.job import Abandoned, Job
+from app.runtime.job import Abandoned, Job, Step
 from app.runtime.plan import Plan
 from app.runtime.pool import Pool, Queue
+from app.runtime.runners import AnyRunner, Runners
+from app.runtime.sequences import Kept, Sequences
 from app.runtime.split import Outcome, Split, bounds, outputs_of
 from app.tensors import FREE, Array, Signature
 
@@ -45,33 +58,40 @@ class Lanes:
     queue_size: int
 
 
+Where = AnyRunner | int | Kept
+"""What runs an invoke: an interpreter, that of a pool thread by the thread's index, or a sequence's."""
+
+
 class Servable:
     """Runs jobs: on the loop when they are cheap enough, else on a pool thread.
 
     `submit` is for the loop's thread only. Jobs that one turn of the loop brings, or that wait for the same thread,
-    share an invoke where the plan says so. Interpreters are made when first needed by
-    the thread that keeps them; the loader's `first` serves the lane that this model will use most.
+    share an invoke where the plan says so. Jobs of a sequence run one after another on the interpreter that is kept for
+    it.
 
     Args:
+        runners: of the version, shared with its other signatures.
         example: one record of each input, `[1, *record]`, that the model runs on.
+        sequences: of the version; None for a model without state.
     """
 
     def __init__(
         self,
         name: str,
         version: int,
-        model: Model,
-        first: Runner,
+        signature: Signature,
+        runners: Runners,
         plan: Plan,
         example: list[Array],
         lanes: Lanes,
+        sequences: Sequences | None = None,
     ) -> None:
         self.name = name
         self.version = version
-        self._model = model
-        self.signature: Signature = first.signature()
+        self.signature = signature
         self.plan = plan
-        self._batching = self.signature.batching
+        self.sequences = sequences
+        self._batching = plan.batching
         self._most_rows = plan.most_rows
         self._inline_rows = plan.inline_rows
         self._merges = plan.merge_rows > 1
@@ -88,12 +108,13 @@ class Servable:
         self._crowded = False
         """Whether the last turn had several."""
         self._waiting: deque[Job] = deque()
+        self._steps: dict[Job, None] = {}
+        """Of sequences the jobs that wait, the oldest first; guarded by the lock, as those above are."""
         self._lock = threading.Lock()
         self._queue = Queue()
-        self._inline = first
-        self._pooled: list[Runner | None] = [None] * lanes.pool.size
-        if not self._inline_rows:
-            self._pooled = [first, *(self._new_runner() for _ in range(lanes.pool.size - 1))]
+        self._runners = runners
+        self._inline = self._own(runners.inline())
+        self._pooled: list[AnyRunner | None] = [None] * lanes.pool.size
         self._free_inner = any(FREE in self.signature.record_shape(spec) for spec in self.signature.inputs)
 
     def submit(self, job: Job, inline: bool = True) -> None:
@@ -105,6 +126,9 @@ class Servable:
         Raises:
             QueueFull: as many calls wait for this model as may.
         """
+        if job.sequence is not None:
+            self._submit_in_sequence(job, job.sequence)
+            return
         if inline and job.rows <= self._inline_rows:
             if not self._merges:
                 self._run_one(job, self._inline, _at_once)
@@ -128,19 +152,24 @@ class Servable:
     def _watch(self, oldest: Job) -> None:
         """Look again when the job that has waited longest has waited too long. All may wait equally long."""
         self._watching = True
-        self._lanes.later(max(0.0, (oldest.deadline - perf_counter_ns()) / 1e9), self._expire)
+        # Not to be kept in memory by its timer when it has been unloaded.
+        expire = partial(_expire_if_alive, weakref.ref(self))
+        self._lanes.later(max(0.0, (oldest.deadline - perf_counter_ns()) / 1e9), expire)
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
         """Answer the jobs that have waited too long, also behind an invoke that never ends."""
         now = perf_counter_ns()
         expired: list[Job] = []
         with self._lock:
             while self._waiting and self._waiting[0].deadline < now:
                 expired.append(self._waiting.popleft())
-            oldest = self._waiting[0] if self._waiting else None
+            while self._steps and (step := next(iter(self._steps))).deadline < now:
+                del self._steps[step]
+                expired.append(step)
+            left = [*islice(self._waiting, 1), *islice(self._steps, 1)]
         self._watching = False
-        if oldest is not None:
-            self._watch(oldest)
+        if left:
+            self._watch(min(left, key=attrgetter("deadline")))
         for job in expired:
             _at_once(job.finish, self._guarded(job.check_wanted))
 
@@ -209,7 +238,7 @@ class Servable:
         try:
             outcome: Outcome = self._invoke([array[start:end] for array in job.inputs], end - start, thread)[0]
         except Exception as error:  # noqa: BLE001  The job's end tells it.
-            outcome = error
+            outcome = self._as_told(error)
         split.bring(part, outcome)
 
     def _take(self, jobs: deque[Job], most: int) -> list[Job]:
@@ -242,7 +271,7 @@ class Servable:
             return True
         return all(a.shape[1:] == b.shape[1:] for a, b in zip(one.inputs, other.inputs, strict=True))
 
-    def _run(self, jobs: list[Job], where: Runner | int, tell: Callable[..., object]) -> None:
+    def _run(self, jobs: list[Job], where: Where, tell: Callable[..., object]) -> None:
         """Run jobs together, and tell each of its end by `tell(job.finish, error)`.
 
         When an invoke of several fails they are run again one by one, so that a bad neighbour harms only itself.
@@ -252,7 +281,7 @@ class Servable:
         for job in jobs:
             self._run_one(job, where, tell)
 
-    def _run_merged(self, jobs: list[Job], where: Runner | int, tell: Callable[..., object]) -> list[Job]:
+    def _run_merged(self, jobs: list[Job], where: Where, tell: Callable[..., object]) -> list[Job]:
         """Run jobs in one invoke; those that are still to be run, because that failed."""
         wanted = [job for job in jobs if not (job.queued_at or job.abandoned) or self._is_wanted(job, tell)]
         if len(wanted) < 2:
@@ -289,7 +318,7 @@ class Servable:
             tell(job.finish, refused)
         return refused is None
 
-    def _run_one(self, job: Job, where: Runner | int, tell: Callable[..., object]) -> None:
+    def _run_one(self, job: Job, where: Where, tell: Callable[..., object]) -> None:
         refused: Exception | None = None
         try:
             if job.queued_at or job.abandoned:
@@ -302,31 +331,39 @@ class Servable:
             refused = self._as_told(error)
         tell(job.finish, refused)
 
-    def _invoke(self, inputs: Sequence[Array], rows: int, where: Runner | int) -> tuple[list[Array], int]:
-        runner = where if isinstance(where, Runner) else self._runner(where)
+    def _invoke(self, inputs: Sequence[Array], rows: int, where: Where) -> tuple[list[Array], int]:
+        runner = self._runner(where) if isinstance(where, (int, Kept)) else where
         start = perf_counter_ns()
         try:
             if rows <= self._most_rows:
                 outputs = batching.run(runner, self._batching, inputs, rows)
             else:
-                outputs = self._run_in_helpings(runner, inputs, rows)
+                outputs = self._run_in_helpings(runner, inputs, rows, where)
+        except RunnerLost as error:
+            raise Unavailable(f"model {self.name!r}: {error.message}: try again", retry_after=1) from error
         except ModelError as error:
-            if self._runs(runner):
+            # Looking for it must leave no trace in a sequence's state.
+            if self._runs(self._own(self._runners.new()) if self.plan.stateful else runner):
                 message = f"model {self.name!r} does not run on these shapes and values: {error.message}"
                 raise InvalidArgument(message) from error
             raise
         return outputs, perf_counter_ns() - start
 
-    def _run_in_helpings(self, runner: Runner, inputs: Sequence[Array], rows: int) -> list[Array]:
+    def _run_in_helpings(self, runner: AnyRunner, inputs: Sequence[Array], rows: int, where: Where) -> list[Array]:
         helpings = []
         for start in range(0, rows, self._most_rows):
+            if start and self.plan.stateful and isinstance(where, int):
+                runner = self._runner(where)
             part = [array[start : start + self._most_rows] for array in inputs]
             helpings.append(batching.run(runner, self._batching, part, len(part[0])))
         return [np.concatenate(column) for column in zip(*helpings, strict=True)]
 
-    def _runs(self, runner: Runner) -> bool:
+    def _runs(self, runner: AnyRunner) -> bool:
         """Whether a runner that has failed runs on the example: then the inputs were at fault, not the model."""
         try:
+            if self.plan.stateful:
+                # The example would leave its trace in a sequence's state.
+                runner = self._own(self._runners.new())
             batching.run(runner, self._batching, self._example, 1)
         except LitepoolError:
             return False
@@ -343,20 +380,68 @@ class Servable:
     def _as_told(self, error: Exception) -> Exception:
         """An error as the job's caller is told of it; what is a fault of ours is logged."""
         if isinstance(error, (LitepoolError, Abandoned)) and not isinstance(error, ModelError):
-            return error
-        return self._internal(error)
+            return without_trace(error)
+        told = self._internal(error)
+        without_trace(error)
+        return told
 
-    def _runner(self, thread: int) -> Runner:
+    def _runner(self, where: int | Kept) -> AnyRunner:
+        if isinstance(where, Kept):
+            if where.runner is None:
+                where.runner = self._runners.new()
+            return self._own(where.runner)
         if self.plan.stateful:
             # Resetting variables does not bring back a model's first state; only a new interpreter has it.
-            return self._new_runner()
-        runner = self._pooled[thread]
+            return self._own(self._runners.new())
+        runner = self._pooled[where]
         if runner is None:
-            runner = self._pooled[thread] = self._new_runner()
+            runner = self._pooled[where] = self._own(self._runners.pooled(where))
         return runner
 
-    def _new_runner(self) -> Runner:
-        return Runner(self._model, self.plan.threads)
+    def _own(self, runner: AnyRunner) -> AnyRunner:
+        """This signature's of an interpreter."""
+        own = runner.of(self.signature.name)
+        own.hold_to(self.signature)
+        return own
+
+    # Sequences: of models that keep variables.
+
+    def _submit_in_sequence(self, job: Job, step: Step) -> None:
+        if self.sequences is None:
+            raise InvalidArgument(f"model {self.name!r} keeps no state between requests: send it no sequence id")
+        if len(self._steps) >= self._lanes.queue_size:
+            raise QueueFull(
+                f"{self._lanes.queue_size} requests of sequences wait for model {self.name!r} already: try again later",
+                retry_after=1,
+            )
+        kept = self.sequences.enter(step)
+        job.queued_at = perf_counter_ns()
+        with self._lock:
+            self._steps[job] = None
+        if not self._watching:
+            self._watch(job)
+        # With what runs it: the next request of the sequence may be for another signature.
+        kept.steps.append(partial(self._run_step, job, kept))
+        if not kept.busy:
+            self._go_on(kept)
+
+    def _go_on(self, kept: Kept) -> None:
+        """Run the first request of a sequence that waits, if one does. No two of a sequence run at once."""
+        assert self.sequences is not None
+        kept.busy = bool(kept.steps)
+        if kept.busy:
+            self._lanes.pool.submit(self._queue, kept.steps.popleft())
+        else:
+            self.sequences.leave(kept)
+
+    def _run_step(self, job: Job, kept: Kept, _: int) -> None:
+        """On a pool thread: run a request of a sequence, unless it has been answered for having waited too long."""
+        with self._lock:
+            waits = job in self._steps
+            self._steps.pop(job, None)
+        if waits:
+            self._run_one(job, kept, self._lanes.post)
+        self._lanes.post(self._go_on, kept)
 
     def _internal(self, error: Exception) -> Internal:
         """A fault for the log, and for the caller an error that names the log line only."""
@@ -371,3 +456,9 @@ def _at_once(finish: Callable[[Exception | None], None], error: Exception | None
         finish(error)
     except Exception:
         log.exception("an answer could not be delivered")
+
+
+def _expire_if_alive(servable: "weakref.ref[Servable]") -> None:
+    found = servable()
+    if found is not None:
+        found.expire()

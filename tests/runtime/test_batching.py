@@ -46,6 +46,17 @@ def test_records_become_invokes_of_the_shapes_that_the_model_takes(
     assert [output.tolist() for output in outputs] == [(records(3, 4) * 2).tolist(), (records(3) * 2).tolist()]
 
 
+def test_a_text_that_is_a_whole_tensor_is_still_an_array() -> None:
+    class Echo:
+        def invoke(self, inputs: Sequence[Array]) -> list[Array]:
+            assert all(isinstance(array, np.ndarray) for array in inputs)
+            return list(inputs)
+
+    (output,) = run(cast("Runner", Echo()), Batching.NONE, [np.array([b"a", b"bc"], object)], 2)
+
+    assert output.tolist() == [b"a", b"bc"]
+
+
 def opened(folder: Path, model: bytes) -> Runner:
     path = folder / "model.tflite"
     path.write_bytes(model)

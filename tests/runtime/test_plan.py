@@ -7,17 +7,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import ModelError
+from app.runtime.contract import BatchClass, Contract
 from app.runtime.plan import Plan, Wishes, make_plan
 from app.runtime.profile import Profile
+from app.tensors import Batching
 
 SHARING_PAYS = Profile({1: 10.0, 8: 20.0, 32: 300.0})
 MIXES = "output 'y' of a record depends on the records beside it"
+KEEPS = "it keeps variables between invokes"
+
+MERGED = Contract(BatchClass.MERGED, "no probe has found otherwise", Batching.FREE)
+BATCHED = Contract(BatchClass.BATCHED, MIXES, Batching.FREE)
+LOOPED = Contract(BatchClass.LOOPED, "model.toml says so", Batching.ONE)
+WHOLE = Contract(BatchClass.WHOLE, "it has no batch dimension", Batching.NONE)
+STATEFUL = Contract(BatchClass.STATEFUL, KEEPS, Batching.FREE)
 
 
 def plan(profile: Profile = SHARING_PAYS, **options: Any) -> Plan:
     """Of a model whose rows are independent, that keeps nothing, and whose cost is always the same."""
-    given: dict[str, Any] = {"mixing": None, "stateful": False, "unpredictable": False, "inline_us": 50.0}
-    return make_plan(profile, **{"wishes": Wishes(), **given, **options})
+    given: dict[str, Any] = {"contract": MERGED, "unpredictable": False, "inline_us": 50.0, "wishes": Wishes()}
+    return make_plan(profile, **{**given, **options})
 
 
 def refusal(**options: Any) -> str:
@@ -32,7 +41,7 @@ def test_without_wishes_everything_follows_from_the_profile() -> None:
     assert found == Plan(
         profile=SHARING_PAYS,
         threads=1,
-        stateful=False,
+        contract=MERGED,
         inline_rows=SHARING_PAYS.inline_rows(50.0),
         helpings=SHARING_PAYS.helpings(),
         most_rows=SHARING_PAYS.enough_rows(),
@@ -51,22 +60,22 @@ def test_requests_share_no_larger_an_invoke_than_a_batch_of_one_s_own_runs_in() 
     assert [found.helping(waiting) for waiting in (31, 32, 33, 1000)] == [31, 32, 32, 32]
 
 
-@pytest.mark.parametrize("stateful", [False, True])
-def test_where_rows_mix_or_state_is_kept_nothing_shares_an_invoke_and_no_batch_is_cut(stateful: bool) -> None:
-    found = plan(mixing=None, stateful=True) if stateful else plan(mixing=MIXES)
+@pytest.mark.parametrize("contract", [BATCHED, LOOPED, WHOLE, STATEFUL])
+def test_in_no_class_but_merged_does_anything_share_an_invoke_and_no_batch_is_cut(contract: Contract) -> None:
+    found = plan(contract=contract)
 
     assert found.helpings == (0, 1)
     assert [found.helping(waiting) for waiting in (1, 2, 1000)] == [1, 1, 1]
     assert found.merge_rows == 1
     assert found.most_rows > 1 << 40
     assert not found.splits
-    assert found.stateful is stateful
+    assert found.stateful is (contract is STATEFUL)
+    assert found.batching is contract.batching
 
 
-@pytest.mark.parametrize("why", ["stateful", "unpredictable"])
-def test_a_model_whose_cost_is_not_that_of_the_profile_never_runs_on_the_loop(why: str) -> None:
+@pytest.mark.parametrize("options", [{"contract": STATEFUL}, {"unpredictable": True}])
+def test_a_model_whose_cost_is_not_that_of_the_profile_never_runs_on_the_loop(options: dict[str, Any]) -> None:
     assert plan().inline_rows > 0
-    options: dict[str, Any] = {why: True}
     assert plan(**options).inline_rows == 0
     assert plan(**options, wishes=Wishes(inline_rows=0)).inline_rows == 0
 
@@ -101,9 +110,9 @@ def test_threads_are_those_that_the_owner_wants() -> None:
     assert plan(wishes=Wishes(threads=4)).threads == 4
 
 
-@pytest.mark.parametrize("mixing", [MIXES, None])
-def test_one_record_an_invoke_is_a_wish_that_every_model_can_be_granted(mixing: str | None) -> None:
-    assert plan(mixing=mixing, stateful=mixing is None, wishes=Wishes(merge_rows=1)).merge_rows == 1
+@pytest.mark.parametrize("contract", [MERGED, BATCHED, LOOPED, WHOLE, STATEFUL])
+def test_one_record_an_invoke_is_a_wish_that_every_model_can_be_granted(contract: Contract) -> None:
+    assert plan(contract=contract, wishes=Wishes(merge_rows=1)).merge_rows == 1
 
 
 def test_a_model_whose_cost_depends_on_its_input_is_refused_on_the_loop() -> None:
@@ -114,18 +123,17 @@ def test_a_model_whose_cost_depends_on_its_input_is_refused_on_the_loop() -> Non
 
 
 def test_a_model_that_keeps_variables_is_refused_on_the_loop_for_what_it_is() -> None:
-    assert refusal(stateful=True, wishes=Wishes(inline_rows=1)) == (
+    assert refusal(contract=STATEFUL, wishes=Wishes(inline_rows=1)) == (
         "model.toml: lane.inline_rows = 1: this model keeps variables between invokes: each request gets an "
         "interpreter of its own, which cannot run on the event loop: expected 0"
     )
 
 
-@pytest.mark.parametrize(
-    ("options", "why"), [({"mixing": MIXES}, MIXES), ({"stateful": True}, "it keeps variables between invokes")]
-)
-def test_requests_that_cannot_share_an_invoke_are_not_made_to(options: dict[str, Any], why: str) -> None:
-    assert refusal(**options, wishes=Wishes(merge_rows=2)) == (
-        f"model.toml: lane.merge_rows = 2: requests to this model cannot share an invoke, because {why}: expected 1"
+@pytest.mark.parametrize("contract", [BATCHED, LOOPED, WHOLE, STATEFUL])
+def test_requests_that_cannot_share_an_invoke_are_not_made_to(contract: Contract) -> None:
+    assert refusal(contract=contract, wishes=Wishes(merge_rows=2)) == (
+        "model.toml: lane.merge_rows = 2: requests to this model cannot share an invoke, because "
+        f"{contract.reason}: expected 1"
     )
 
 

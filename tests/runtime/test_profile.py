@@ -1,6 +1,7 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from app.errors import ModelError
 from app.runtime import profile as profile_module
 from app.runtime.interpreter import Runner
 from app.runtime.profile import Profile, example_inputs, measure, workable_inputs
+from app.tensors import Array, Batching
 from tests import tflite
 from tests.signatures import one_in, two_in
 
@@ -202,7 +204,7 @@ def test_one_record_is_found_that_the_model_runs_on(opened: Open, model: bytes, 
     assert example.shape == shape
 
 
-@pytest.mark.parametrize("model", [tflite.never_runs(), tflite.picky_inner(17), tflite.doubles_rows()])
+@pytest.mark.parametrize("model", [tflite.never_runs(), tflite.doubles_rows()])
 def test_a_model_that_runs_on_nothing_tried_is_refused_with_the_first_reason(opened: Open, model: bytes) -> None:
     runner = opened(model)
 
@@ -210,20 +212,83 @@ def test_a_model_that_runs_on_nothing_tried_is_refused_with_the_first_reason(ope
         workable_inputs(runner, runner.signature())
 
 
-def tick(monkeypatch: pytest.MonkeyPatch, step_ns: int) -> None:
-    """Make every look at the clock `step_ns` later than the one before."""
-    times = count(0, step_ns)
+def test_when_no_size_does_the_sizes_and_the_cure_are_told(opened: Open) -> None:
+    runner = opened(tflite.picky_inner(17))
+
+    with pytest.raises(ModelError, match=r"^it runs on no size tried .* 1, 8, 16, .*samples\.json .*\(the interpreter"):
+        workable_inputs(runner, runner.signature())
+
+
+class Picky:
+    """A runner that takes records of one kind only.
+
+    Attributes:
+        asked: the shapes of records, of all inputs, that it was asked to run.
+    """
+
+    def __init__(self, *shapes: tuple[int, ...]) -> None:
+        self.asked: list[tuple[tuple[int, ...], ...]] = []
+        self._shapes = shapes
+
+    def invoke(self, inputs: Sequence[Array]) -> list[Array]:
+        self.asked.append(tuple(array.shape[1:] for array in inputs))
+        if self.asked[-1] != self._shapes:
+            raise ModelError(f"no {self.asked[-1]}")
+        return [inputs[0]]
+
+
+def test_free_dimensions_are_tried_alike_and_then_with_one_of_them_large() -> None:
+    signature = one_in(shape=(-1, -1, 3, -1))
+    picky = Picky((8, 3, 128))
+
+    (example,) = workable_inputs(cast("Any", picky), signature)
+
+    assert example.shape == (1, 8, 3, 128)
+    assert picky.asked[:2] == [((1, 3, 1),), ((8, 3, 8),)]
+    assert picky.asked[-4:-2] == [((32, 3, 1),), ((1, 3, 32),)]
+
+
+def test_a_record_too_large_to_be_only_tried_is_not() -> None:
+    picky = Picky()
+
+    with pytest.raises(ModelError, match="it runs on no size tried"):
+        workable_inputs(cast("Any", picky), one_in(shape=(-1, -1, -1, 3)))
+
+    assert ((512, 512, 3),) in picky.asked
+    assert max(np.prod(shape) for (shape,) in picky.asked) <= 1 << 20
+
+
+def tick(monkeypatch: pytest.MonkeyPatch, step_ns: int, worked_ns: int | None = None) -> None:
+    """Make every look at the clock `step_ns` later than the one before, of which the thread had a processor so long."""
+    times, work = count(0, step_ns), count(0, step_ns if worked_ns is None else worked_ns)
     monkeypatch.setattr(profile_module, "perf_counter_ns", lambda: next(times))
+    monkeypatch.setattr(profile_module, "thread_time_ns", lambda: next(work))
 
 
 def test_a_free_batch_is_measured_in_growing_sizes(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     tick(monkeypatch, 20_000)
     runner = opened(tflite.affine())
 
-    profile = measure(runner, runner.signature(), [np.ones((1, 4), np.float32)])
+    profile = measure(runner, Batching.FREE, [np.ones((1, 4), np.float32)])
 
     assert list(profile.invoke_us) == [*range(1, 17), 32, 64, 128, 256]
     assert set(profile.invoke_us.values()) == {20.0}
+
+
+@pytest.mark.parametrize(
+    ("worked_us", "alone", "cost"),
+    [(70, True, 70.0), (79, True, 79.0), (80, True, 100.0), (100, True, 100.0), (70, False, 100.0)],
+    ids=["preempted", "just so", "hardly", "never", "while its own threads work"],
+)
+def test_what_others_take_of_the_processor_is_no_cost_of_a_model_that_has_no_threads_of_its_own(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, worked_us: int, alone: bool, cost: float
+) -> None:
+    tick(monkeypatch, 100_000, worked_us * 1000)
+    runner = opened(tflite.fixed_one())
+
+    profile = measure(runner, Batching.ONE, [np.ones((1, 4), np.float32)], alone=alone)
+
+    assert profile.invoke_us == {1: cost}
 
 
 @pytest.mark.parametrize("model", [tflite.fixed_one(), tflite.whole()])
@@ -231,14 +296,14 @@ def test_a_model_that_takes_one_record_at_a_time_is_measured_with_one(opened: Op
     runner = opened(model)
     signature = runner.signature()
 
-    assert list(measure(runner, signature, example_inputs(signature, 1, 1)).invoke_us) == [1]
+    assert list(measure(runner, signature.batching, example_inputs(signature, 1, 1)).invoke_us) == [1]
 
 
 def test_a_slow_model_is_not_measured_with_larger_batches(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     tick(monkeypatch, 50_000_000)
     runner = opened(tflite.affine())
 
-    profile = measure(runner, runner.signature(), [np.ones((1, 4), np.float32)])
+    profile = measure(runner, Batching.FREE, [np.ones((1, 4), np.float32)])
 
     assert profile.invoke_us == {1: 50_000.0}
 
@@ -257,7 +322,7 @@ def test_sizes_between_are_measured_while_there_is_time(
     tick(monkeypatch, step_us * 1000)
     runner = opened(tflite.affine())
 
-    profile = measure(runner, runner.signature(), [np.ones((1, 4), np.float32)])
+    profile = measure(runner, Batching.FREE, [np.ones((1, 4), np.float32)])
 
     assert list(profile.invoke_us) == sizes
 
@@ -277,10 +342,10 @@ def test_sizes_between_are_measured_while_there_is_time(
 def test_a_dear_model_is_measured_with_two_and_with_seven_records_where_that_may_pay(
     opened: Open, monkeypatch: pytest.MonkeyPatch, invoke_us: dict[int, float], sizes: list[int]
 ) -> None:
-    monkeypatch.setattr(profile_module, "_time", lambda runner, signature, example, rows: invoke_us[rows])
+    monkeypatch.setattr(profile_module, "_time", lambda runner, how, example, rows, *_: invoke_us[rows])
     runner = opened(tflite.affine())
 
-    profile = measure(runner, runner.signature(), [np.ones((1, 4), np.float32)])
+    profile = measure(runner, Batching.FREE, [np.ones((1, 4), np.float32)])
 
     assert list(profile.invoke_us.items()) == [(size, invoke_us[size]) for size in sizes]
 
@@ -288,10 +353,10 @@ def test_a_dear_model_is_measured_with_two_and_with_seven_records_where_that_may
 def test_a_dear_model_that_takes_one_record_at_a_time_is_measured_with_one(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(profile_module, "_time", lambda runner, signature, example, rows: {1: 2000.0}[rows])
+    monkeypatch.setattr(profile_module, "_time", lambda runner, how, example, rows, *_: {1: 2000.0}[rows])
     runner = opened(tflite.fixed_one())
 
-    assert measure(runner, runner.signature(), [np.ones((1, 4), np.float32)]).invoke_us == {1: 2000.0}
+    assert measure(runner, Batching.ONE, [np.ones((1, 4), np.float32)]).invoke_us == {1: 2000.0}
 
 
 def test_no_size_between_is_measured_above_the_largest(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,6 +364,6 @@ def test_no_size_between_is_measured_above_the_largest(opened: Open, monkeypatch
     monkeypatch.setattr(profile_module, "_BATCHES", (1, 2, 4, 8))
     runner = opened(tflite.affine())
 
-    profile = measure(runner, runner.signature(), [np.ones((1, 4), np.float32)])
+    profile = measure(runner, Batching.FREE, [np.ones((1, 4), np.float32)])
 
     assert list(profile.invoke_us) == [1, 2, 3, 4, 5, 6, 7, 8]
