@@ -3,12 +3,11 @@
 from typing import Any
 
 from app.repository.layout import Source
-from app.repository.loader import Opened, batch_class
+from app.repository.loader import Offered, Opened
 from app.repository.manager import Entry
 from app.runtime.plan import Plan
-from app.tensors import Signature, TensorSpec
+from app.tensors import Signature, TensorSpec, dtype_name
 
-_STATEFUL = "it keeps variables between invokes, so that every request gets a fresh interpreter"
 _FIXED = "model.toml says so"
 
 
@@ -25,25 +24,42 @@ def brief(entry: Entry) -> dict[str, Any]:
 
 
 def full(entry: Entry) -> dict[str, Any]:
-    """All of one model."""
+    """All of one version."""
     report = brief(entry)
     if entry.source is not None:
         report |= of_source(entry.source)
     if entry.loaded is not None:
-        report |= of_opened(entry.loaded.opened)
-        report["lane"] = of_plan(entry.loaded.opened, entry.loaded.servable.plan)
+        plans = {name: servable.plan for name, servable in entry.loaded.servables.items()}
+        report |= of_opened(entry.loaded.opened, plans)
     return report
 
 
-def of_plan(opened: Opened, plan: Plan) -> dict[str, Any]:
+def of_versions(entries: list[Entry], labels: dict[str, int]) -> dict[str, Any]:
+    """All of one model: of the version that has the model's own name everything, of each its state and its labels."""
+    serving = [entry for entry in entries if entry.loaded is not None]
+    return full((serving or entries)[-1]) | {
+        "labels": labels,
+        "versions": [
+            {
+                "version": entry.version,
+                "state": entry.state.value,
+                "reason": entry.reason,
+                "labels": sorted(label for label, version in labels.items() if version == entry.version),
+            }
+            for entry in entries
+        ],
+    }
+
+
+def of_plan(offered: Offered, opened: Opened, plan: Plan) -> dict[str, Any]:
     """Where a servable's invokes run and what they share, why, and what of it its owner has fixed."""
     fixed = opened.config.lane.model_dump(exclude_unset=True)
     return {
         "default": "inline" if plan.inline_rows else "pool",
-        "pool_because": None if plan.inline_rows else _why_pooled(opened, fixed),
+        "pool_because": None if plan.inline_rows else _why_pooled(offered, opened, fixed),
         "inline_rows": plan.inline_rows,
         "merge_rows": plan.merge_rows,
-        "not_merged_because": None if plan.merge_rows > 1 else _why_alone(opened, fixed),
+        "not_merged_because": None if plan.merge_rows > 1 else _why_alone(offered, fixed),
         "taken_together": {str(rows): plan.helping(rows) for rows in plan.profile.invoke_us},
         "most_rows": plan.most_rows if plan.splits else None,
         "split_rows": plan.profile.split_rows() if plan.splits else None,
@@ -67,22 +83,22 @@ def sharing(lane: dict[str, Any]) -> str:
     return f"up to {lane['merge_rows']} records of different requests are run together"
 
 
-def _why_pooled(opened: Opened, fixed: dict[str, Any]) -> str:
-    if opened.stateful:
-        return _STATEFUL
-    if opened.unpredictable:
+def _why_pooled(offered: Offered, opened: Opened, fixed: dict[str, Any]) -> str:
+    if opened.engine == "tensorflow":
+        return "TensorFlow runs it, in a process of its own"
+    if offered.contract.stateful:
+        return f"{offered.contract.reason}, so that every request gets an interpreter of its own"
+    if offered.examined.unpredictable:
         return "its graph has control flow, so that what an invoke costs depends on its input"
     return _FIXED if "inline_rows" in fixed else "an invoke of one record costs more than inline_us"
 
 
-def _why_alone(opened: Opened, fixed: dict[str, Any]) -> str:
-    if opened.stateful:
-        return _STATEFUL
-    if opened.mixing is not None:
-        return opened.mixing
+def _why_alone(offered: Offered, fixed: dict[str, Any]) -> str:
+    if not offered.contract.merges:
+        return offered.contract.reason
     if "merge_rows" in fixed:
         return _FIXED
-    if len(opened.profile.invoke_us) == 1:
+    if len(offered.examined.profile.invoke_us) == 1:
         return "one record takes so long that no larger batch was measured"
     return "an invoke of several records costs about as much as one each"
 
@@ -91,38 +107,62 @@ def of_source(source: Source) -> dict[str, Any]:
     return {"format": source.kind.value, "file": source.path.name}
 
 
-def of_opened(opened: Opened) -> dict[str, Any]:
-    """What opening a model has shown."""
-    signature = opened.signature
-    report: dict[str, Any] = {
-        "quantization": opened.config.quantization,
+def of_opened(opened: Opened, plans: dict[str, Plan]) -> dict[str, Any]:
+    """What opening a model has shown: of its default signature at the top, of each under its name."""
+    signatures = {name: _of_offered(offered, opened, plans[name]) for name, offered in opened.signatures.items()}
+    default = opened.signature.name
+    return {
+        "engine": opened.engine,
+        "slow": opened.slow_because,
+        "quantization": opened.quantization,
+        "numbers": opened.config.numbers,
         "class_labels": opened.config.class_labels,
         "tflite_bytes": opened.size,
-        "signature": signature_json(signature),
-        "batching": {"class": batch_class(opened), "not_merged_because": opened.mixing},
+        **signatures[default],
+        "signatures": signatures,
+        "signatures_left_out": opened.left_out,
         "samples": len(opened.samples),
+        "conversion": _of_conversion(opened),
+        "variants": (opened.conversion or {}).get("variants"),
+    }
+
+
+def _of_offered(offered: Offered, opened: Opened, plan: Plan) -> dict[str, Any]:
+    examined, contract = offered.examined, offered.contract
+    costs = examined.profile.invoke_us
+    return {
+        "signature": signature_json(offered.signature),
+        "batching": {"class": contract.batch_class.value, "because": contract.reason},
         "profile": {
-            "invoke_us": {str(rows): round(cost, 1) for rows, cost in opened.profile.invoke_us.items()},
-            "record_us": {str(rows): round(cost / rows, 2) for rows, cost in opened.profile.invoke_us.items()},
-            "measured_ms": round(opened.profile_ms, 1),
+            "invoke_us": {str(rows): round(cost, 1) for rows, cost in costs.items()},
+            "record_us": {str(rows): round(cost / rows, 2) for rows, cost in costs.items()},
+            "measured_ms": round(examined.profile_ms, 1),
             "opened_ms": round(opened.open_ms, 1),
         },
-        "conversion": None,
+        "parity": examined.parity.to_json() if examined.parity is not None else None,
+        "lane": of_plan(offered, opened, plan),
     }
-    if opened.conversion is not None and opened.parity is not None:
-        times = opened.conversion["timings_us"]
-        report["conversion"] = {
-            "tensorflow": opened.conversion["tensorflow"],
-            "keras": opened.conversion["keras"],
-            "seconds": opened.conversion["seconds"],
-            "one_record_us": {
-                **({"model.predict": times["predict"]} if "predict" in times else {}),
-                "model(x)": times["call"],
-                "interpreter": round(opened.profile.invoke_us[1], 1),
-            },
-            "parity": opened.parity.to_json(),
-        }
-    return report
+
+
+def _of_conversion(opened: Opened) -> dict[str, Any] | None:
+    found = opened.conversion
+    if found is None or opened.engine == "tensorflow":
+        return None
+    times = found["timings_us"]
+    return {
+        "tensorflow": found["tensorflow"],
+        "keras": found["keras"],
+        "trained_in": found.get("trained_in"),
+        "seconds": found["seconds"],
+        "rung": found.get("rung"),
+        "calibrated_with": found.get("calibrated_with"),
+        "one_record_us": {
+            **({"model.predict": times["predict"]} if "predict" in times else {}),
+            **({"model(x)": times["call"]} if "call" in times else {}),
+            "interpreter": round(opened.profile.invoke_us[1], 1),
+        },
+        "parity": opened.parity.to_json() if opened.parity is not None else None,
+    }
 
 
 def signature_json(signature: Signature) -> dict[str, Any]:
@@ -134,9 +174,12 @@ def signature_json(signature: Signature) -> dict[str, Any]:
 
 
 def _tensor_json(signature: Signature, spec: TensorSpec) -> dict[str, Any]:
-    return {
+    tensor: dict[str, Any] = {
         "name": spec.name,
-        "dtype": spec.dtype.name,
+        "dtype": dtype_name(spec.dtype),
         "shape": list(signature.tensor_shape(spec)),
         "record_shape": list(signature.record_shape(spec)),
     }
+    if spec.scaling is not None:
+        tensor["scaling"] = {"scale": spec.scaling.scale, "zero_point": spec.scaling.zero_point}
+    return tensor

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +16,9 @@ from app.repository.convert import Converter
 from app.repository.layout import source_of
 from app.repository.loader import Opened, open_model
 from app.runtime import batching
-from app.runtime.interpreter import Runner
+from app.runtime.engine import Engine
 from app.tensors import Array
+from tests.repository import stand_in
 
 PROGRAM = Path(__file__).with_name("keras_models.py")
 SETTINGS = {
@@ -42,8 +43,10 @@ class Outcome:
         signature = self.opened.signature
         with np.load(f"{self.path}.npz", allow_pickle=False) as arrays:
             kept = {name: arrays[name] for name in arrays}
-        inputs = [kept.pop(f"in {spec.name}") for spec in signature.inputs]
-        found = batching.run(Runner(self.opened.model), signature.batching, inputs, inputs[0].shape[0])
+        inputs = [kept.pop(f"in {spec.name}").astype(spec.dtype) for spec in signature.inputs]
+        found = batching.run(
+            self.opened.make_runner(), self.opened.default.contract.batching, inputs, inputs[0].shape[0]
+        )
         wanted = {name.removeprefix("out "): value for name, value in kept.items()}
         return dict(zip([spec.name for spec in signature.outputs], found, strict=True)), wanted
 
@@ -66,14 +69,17 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def outcome(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Outcome]:
+def outcome(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Outcome]]:
     """By its place in the workshop, what came of a model. All are converted at once: each is mostly one core's work."""
-    converter = Converter(Cache(tmp_path_factory.mktemp("cache")), 200, 16 << 30)
+    converter = Converter(Cache(tmp_path_factory.mktemp("cache")), stand_in.trial(), 200, 16 << 30)
     places = [path for part in ("good", "bad") for path in (workshop / part).iterdir() if path.suffix != ".npz"]
     with ThreadPoolExecutor(2) as threads:
         found = list(threads.map(lambda path: open_one(path, converter), sorted(places)))
     by_place = {str(one.path.relative_to(workshop)): one for one in found}
-    return lambda place: by_place[place]
+    yield lambda place: by_place[place]
+    for one in found:
+        if one.opened is not None and isinstance(one.opened.model, Engine):
+            one.opened.model.close()
 
 
 def open_one(path: Path, converter: Converter) -> Outcome:

@@ -6,7 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from filelock import FileLock
 
 from app.errors import ModelError
 from app.repository import cache as cache_module
-from app.repository.cache import Cache, content_key
+from app.repository.cache import Cache, Stopped, content_key
 
 KEY = "0123abcd"
 FILES = {"model.tflite", "parity.npz", "report.json", "sha256.json"}
@@ -40,7 +43,7 @@ def cache(tmp_path: Path) -> Cache:
 
 
 def entry_folder(tmp_path: Path, version: str = "2.21") -> Path:
-    return tmp_path / "cache" / "v1" / KEY / version
+    return tmp_path / "cache" / "v2" / KEY / version
 
 
 def test_an_empty_cache_finds_nothing(cache: Cache) -> None:
@@ -205,6 +208,34 @@ def test_who_waits_for_another_may_give_up(tmp_path: Path, cache: Cache) -> None
         cache.find_or_make(KEY, "2.21", never, give_up)
 
 
+@pytest.mark.parametrize(
+    ("error", "heard"), [(ModelError("no model"), "no model"), (Stopped(), "the server is shutting down")]
+)
+def test_who_waits_is_told_of_a_failure_but_makes_what_another_was_stopped_at(
+    cache: Cache, error: ModelError, heard: str
+) -> None:
+    begun, waits = threading.Event(), threading.Event()
+
+    def fail(_: Path) -> dict[str, Any]:
+        begun.set()
+        assert waits.wait(30)
+        raise error
+
+    def try_in_vain() -> None:
+        with pytest.raises(ModelError, match=heard):
+            cache.find_or_make(KEY, "2.21", fail)
+
+    with ThreadPoolExecutor(1) as threads:
+        other = threads.submit(try_in_vain)
+        assert begun.wait(30)
+        if isinstance(error, Stopped):
+            assert cache.find_or_make(KEY, "2.21", make, waits.set).report == {"bytes": 9}
+        else:
+            with pytest.raises(ModelError, match=heard):
+                cache.find_or_make(KEY, "2.21", never, waits.set)
+        other.result()
+
+
 RIVAL = """
 import sys
 from pathlib import Path
@@ -240,6 +271,103 @@ def test_two_processes_that_want_one_entry_make_it_once(tmp_path: Path) -> None:
 
     assert answers == ["model\n", "model\n"]
     assert (tmp_path / "count").read_text() == "made "
+
+
+def test_who_waited_for_one_that_failed_hears_why_and_does_not_try_again(tmp_path: Path, cache: Cache) -> None:
+    place = entry_folder(tmp_path).parent
+    place.mkdir(parents=True)
+    rival = FileLock(place / "2.21.lock")
+    rival.acquire()
+
+    def fails_meanwhile() -> None:
+        if rival.is_locked:
+            (place / "2.21.failed").write_text('{"reason": "it holds a Lambda layer"}')
+            rival.release()
+
+    with pytest.raises(ModelError, match=r"^it holds a Lambda layer$"):
+        cache.find_or_make(KEY, "2.21", never, fails_meanwhile)
+
+
+def test_a_failure_is_remembered_for_those_who_wait_and_for_nobody_else(tmp_path: Path, cache: Cache) -> None:
+    failure = entry_folder(tmp_path).with_name("2.21.failed")
+
+    def fail(folder: Path) -> dict[str, Any]:
+        raise ModelError("it crashed")
+
+    with pytest.raises(ModelError, match=r"^it crashed$"):
+        cache.find_or_make(KEY, "2.21", fail)
+    assert json.loads(failure.read_text()) == {"reason": "it crashed"}
+
+    # Who asks after it was told is one who tries anew; the clock of files may be coarser than that of the test.
+    os.utime(failure, (1000, 1000))
+    assert cache.find_or_make(KEY, "2.21", make).report == {"bytes": 9}
+    assert not failure.exists()
+
+
+# Limits
+
+MEGABYTE = 1 << 20
+
+
+def make_large(folder: Path) -> dict[str, Any]:
+    (folder / "model.tflite").write_bytes(bytes(MEGABYTE))
+    return {}
+
+
+def kept(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "v2").iterdir())
+
+
+def fill(cache: Cache, tmp_path: Path, ages: dict[str, float]) -> None:
+    """Make an entry for each key, last used so many seconds ago."""
+    now = time.time()
+    for key, age in ages.items():
+        cache.find_or_make(key, "2.21", make_large)
+        os.utime(tmp_path / "v2" / key, (now - age, now - age))
+
+
+def test_of_more_than_the_limit_what_was_not_used_for_longest_is_removed(tmp_path: Path) -> None:
+    fill(Cache(tmp_path), tmp_path, {"a": 9000, "b": 7000, "c": 8000})
+
+    Cache(tmp_path, 5 * MEGABYTE // 2).find_or_make("d", "2.21", make_large)
+
+    assert kept(tmp_path) == ["b", "d"]
+
+
+def test_what_was_used_within_the_hour_is_not_removed_whatever_the_limit(tmp_path: Path) -> None:
+    fill(Cache(tmp_path), tmp_path, {"a": 3500, "b": 3700, "c": 10})
+
+    Cache(tmp_path, 1).find_or_make("d", "2.21", make_large)
+
+    assert kept(tmp_path) == ["a", "c", "d"]
+
+
+@pytest.mark.parametrize("limit", [0, 5 * MEGABYTE])
+def test_nothing_is_removed_below_the_limit_or_where_there_is_none(tmp_path: Path, limit: int) -> None:
+    fill(Cache(tmp_path), tmp_path, {"a": 9000, "b": 8000})
+
+    Cache(tmp_path, limit).find_or_make("c", "2.21", make_large)
+
+    assert kept(tmp_path) == ["a", "b", "c"]
+
+
+def test_to_find_an_entry_is_to_use_it(tmp_path: Path) -> None:
+    fill(Cache(tmp_path), tmp_path, {"a": 9000, "b": 8000})
+    cache = Cache(tmp_path, 5 * MEGABYTE // 2)
+
+    assert cache.find("a", "2.21") is not None
+    cache.find_or_make("c", "2.21", make_large)
+
+    assert kept(tmp_path) == ["a", "c"]
+
+
+def test_what_others_have_made_counts_where_the_making_fails(tmp_path: Path) -> None:
+    fill(Cache(tmp_path), tmp_path, {"a": 9000, "b": 8000})
+
+    with pytest.raises(AssertionError, match="was there already"):
+        Cache(tmp_path, 3 * MEGABYTE // 2).find_or_make("c", "2.21", never)
+
+    assert "a" not in kept(tmp_path)
 
 
 # Keys
@@ -337,3 +465,19 @@ def test_digests_are_those_of_the_files(tmp_path: Path, cache: Cache) -> None:
 
     assert digests.keys() == FILES - {"sha256.json"}
     assert len(set(digests.values())) == 3
+
+
+def test_what_is_to_be_kept_is_kept_and_folders_whole(tmp_path: Path) -> None:
+    def make(folder: Path) -> dict[str, Any]:
+        (folder / "engine" / "variables").mkdir(parents=True)
+        (folder / "engine" / "variables" / "data").write_text("weights")
+        (folder / "work").write_text("left over")
+        return {}
+
+    entry = Cache(tmp_path).find_or_make(KEY, "2.21", make, files=("engine", "model.tflite"))
+
+    assert (entry.folder / "engine" / "variables" / "data").read_text() == "weights"
+    assert sorted(path.name for path in entry.folder.iterdir()) == ["engine", "report.json", "sha256.json"]
+    assert Cache(tmp_path).find(KEY, "2.21") == entry
+    (entry.folder / "engine" / "variables" / "data").write_text("other")
+    assert Cache(tmp_path).find(KEY, "2.21") is None, "damage is noticed in folders too"

@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from app.repository.cache import Entry
 from app.repository.convert import Converter, installed_tensorflow
 from app.repository.layout import Kind, Source
 from app.repository.model_config import ModelConfig
+from tests import tflite
 from tests.repository import stand_in
 
 PLAIN = ModelConfig()
@@ -31,8 +33,8 @@ def silent(stage: str) -> None:
     pass
 
 
-def run(tmp_path: Path, timeout: float = 60.0) -> Entry:
-    return stand_in.converter(tmp_path, timeout).convert(stand_in.model(tmp_path), PLAIN, silent)
+def run(tmp_path: Path, timeout: float = 60.0, config: ModelConfig = PLAIN) -> Entry:
+    return stand_in.converter(tmp_path, timeout).convert(stand_in.model(tmp_path), config, {}, silent)
 
 
 def refusal(tmp_path: Path, timeout: float = 60.0) -> str:
@@ -58,34 +60,41 @@ def test_the_child_is_told_all_that_it_needs(tmp_path: Path, monkeypatch: pytest
     source = stand_in.model(tmp_path)
     config = ModelConfig(quantization="dynamic")
 
-    request = stand_in.converter(tmp_path, memory=3 << 30).convert(source, config, silent).report["request"]
+    request = stand_in.converter(tmp_path, memory=3 << 30).convert(source, config, {}, silent).report["request"]
 
     assert request.pop("out").startswith(str(tmp_path / "cache"))
     assert request == {
         "source": str(source.path),
         "kind": "keras",
-        "quantization": "dynamic",
+        "variants": ["dynamic"],
+        "samples": None,
+        "calibration": None,
         "memory": 3 << 30,
         "parent": os.getpid(),
     }
 
 
 def test_the_report_and_the_files_become_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in.install(monkeypatch, tmp_path, "done(inputs=['x'], outputs=['y'])")
+    stand_in.install(monkeypatch, tmp_path, "done(more='told')")
 
     entry = run(tmp_path)
 
-    assert entry.report == {"inputs": ["x"], "outputs": ["y"]}
-    assert entry.model.read_bytes() == b"model"
+    report = entry.report
+    assert (report["more"], report["rung"], report["quantization"]) == ("told", "plain", "none")
+    assert report["variants"]["none"]["served"] is True
+    assert entry.model.read_bytes() == (tmp_path / "made" / "model.tflite").read_bytes()
+    assert sorted(path.name for path in entry.folder.iterdir()) == [
+        "model.tflite", "parity.npz", "report.json", "sha256.json"
+    ]  # fmt: skip
 
 
 def test_stages_are_told_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in.install(monkeypatch, tmp_path, "for stage in 'abc': say(stage=stage)\ndone()")
     stages: list[str] = []
 
-    stand_in.converter(tmp_path).convert(stand_in.model(tmp_path), PLAIN, stages.append)
+    stand_in.converter(tmp_path).convert(stand_in.model(tmp_path), PLAIN, {}, stages.append)
 
-    assert stages == ["a", "b", "c"]
+    assert stages == ["a", "b", "c", "checking the converted model"]
 
 
 def test_a_stage_is_told_while_the_child_still_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,9 +102,12 @@ def test_a_stage_is_told_while_the_child_still_runs(tmp_path: Path, monkeypatch:
     stand_in.install(monkeypatch, tmp_path, f"say(stage='waits')\nopen({str(tmp_path / 'go')!r}).close()\ndone()")
 
     def let_it_go(stage: str) -> None:
-        (tmp_path / "go").open("w").close()
+        if stage == "waits":
+            (tmp_path / "go").open("w").close()
 
-    assert stand_in.converter(tmp_path).convert(stand_in.model(tmp_path), PLAIN, let_it_go).report == {}
+    assert (
+        stand_in.converter(tmp_path).convert(stand_in.model(tmp_path), PLAIN, {}, let_it_go).report["rung"] == "plain"
+    )
 
 
 def test_the_childs_own_reason_is_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,42 +122,46 @@ def test_a_model_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     converter = stand_in.converter(tmp_path)
 
     assert not converter.has(source)
-    first = converter.convert(source, PLAIN, silent)
+    first = converter.convert(source, PLAIN, {}, silent)
 
     assert converter.has(source)
-    assert stand_in.converter(tmp_path).convert(source, PLAIN, silent) == first
+    assert stand_in.converter(tmp_path).convert(source, PLAIN, {}, silent) == first
     assert (tmp_path / "count").read_text() == "1"
 
 
-@pytest.mark.parametrize("change", ["content", "quantization", "tensorflow", "keras", "revision"])
+@pytest.mark.parametrize(
+    "change", ["content", "quantization", "tolerance", "samples", "tensorflow", "keras", "revision"]
+)
 def test_whatever_shapes_the_result_makes_it_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     stand_in.install(monkeypatch, tmp_path, f"open({str(tmp_path / 'count')!r}, 'a').write('1')\ndone()")
-    source, config = stand_in.model(tmp_path), PLAIN
-    stand_in.converter(tmp_path).convert(source, config, silent)
+    source, config = replace(stand_in.model(tmp_path), folder=tmp_path), PLAIN
+    stand_in.converter(tmp_path).convert(source, config, {}, silent)
 
     if change == "content":
-        source = stand_in.model(tmp_path, content=b"another model")
+        source.path.write_bytes(b"another model")
     elif change == "quantization":
         config = ModelConfig(quantization="float16")
+    elif change == "tolerance":
+        config = ModelConfig(tolerance=0.5)
+    elif change == "samples":
+        (tmp_path / "samples.json").write_text("[]")
     elif change == "tensorflow":
         monkeypatch.setattr(convert, "installed_tensorflow", lambda: "2.22.0")
     elif change == "keras":
         monkeypatch.setattr(convert, "_version", lambda distribution: "4.0")
     else:
         monkeypatch.setattr(convert, "REVISION", "next")
-    stand_in.converter(tmp_path).convert(source, config, silent)
+    stand_in.converter(tmp_path).convert(source, config, {}, silent)
 
     assert (tmp_path / "count").read_text() == "11"
 
 
-def test_a_name_and_a_tolerance_and_labels_do_not_shape_the_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_and_labels_do_not_shape_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in.install(monkeypatch, tmp_path, f"open({str(tmp_path / 'count')!r}, 'a').write('1')\ndone()")
 
-    stand_in.converter(tmp_path).convert(stand_in.model(tmp_path), PLAIN, silent)
-    config = ModelConfig(tolerance=0.5, class_labels=["a"], description="d")
-    stand_in.converter(tmp_path).convert(stand_in.model(tmp_path, "renamed"), config, silent)
+    stand_in.converter(tmp_path).convert(stand_in.model(tmp_path), PLAIN, {}, silent)
+    config = ModelConfig(class_labels=["a"], description="d")
+    stand_in.converter(tmp_path).convert(stand_in.model(tmp_path, "renamed"), config, {}, silent)
 
     assert (tmp_path / "count").read_text() == "1"
 
@@ -165,7 +181,7 @@ def test_a_model_that_is_gone_is_an_error_that_names_it(tmp_path: Path) -> None:
     converter = stand_in.converter(tmp_path)
 
     with pytest.raises(ModelError, match=r"^m\.keras cannot be read: No such file or directory$"):
-        converter.convert(source, PLAIN, silent)
+        converter.convert(source, PLAIN, {}, silent)
     # It will fail at once, so it is not one to wait for.
     assert converter.has(source)
 
@@ -302,7 +318,7 @@ def test_after_a_failure_the_next_conversion_starts_anew(tmp_path: Path, monkeyp
     refusal(tmp_path)
     stand_in.install(monkeypatch, tmp_path, "done()")
 
-    assert run(tmp_path).report == {}
+    assert run(tmp_path).report["rung"] == "plain"
 
 
 # Closing
@@ -319,7 +335,7 @@ def test_close_ends_a_running_child(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         started.set()
 
     with ThreadPoolExecutor(1) as threads:
-        conversion = threads.submit(converter.convert, stand_in.model(tmp_path), PLAIN, progress)
+        conversion = threads.submit(converter.convert, stand_in.model(tmp_path), PLAIN, {}, progress)
         assert started.wait(60)
         converter.close()
         with pytest.raises(ModelError, match=r"^the server is shutting down$"):
@@ -335,13 +351,13 @@ def test_after_close_no_child_is_started(tmp_path: Path, monkeypatch: pytest.Mon
     converter.close()
 
     with pytest.raises(ModelError, match=r"^the server is shutting down$"):
-        converter.convert(stand_in.model(tmp_path), PLAIN, silent)
+        converter.convert(stand_in.model(tmp_path), PLAIN, {}, silent)
 
 
 def test_close_ends_the_wait_for_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in.install(monkeypatch, tmp_path, "done()")
     converter = stand_in.converter(tmp_path)
-    entry = converter.convert(stand_in.model(tmp_path), PLAIN, silent)
+    entry = converter.convert(stand_in.model(tmp_path), PLAIN, {}, silent)
     entry.model.unlink()
     stages: list[str] = []
 
@@ -354,7 +370,7 @@ def test_close_ends_the_wait_for_another_process(tmp_path: Path, monkeypatch: py
         ThreadPoolExecutor(1) as threads,
         pytest.raises(ModelError, match=r"^the server is shutting down$"),
     ):
-        threads.submit(converter.convert, stand_in.model(tmp_path), PLAIN, progress).result()
+        threads.submit(converter.convert, stand_in.model(tmp_path), PLAIN, {}, progress).result()
 
     assert stages == ["waiting for another process that converts it"]
 
@@ -403,6 +419,150 @@ def test_a_converter_is_for_several_threads(tmp_path: Path, monkeypatch: pytest.
     sources = [stand_in.model(tmp_path, name, name.encode()) for name in "abcd"]
 
     with ThreadPoolExecutor(4) as threads:
-        entries = list(threads.map(lambda source: converter.convert(source, PLAIN, silent), sources))
+        entries = list(threads.map(lambda source: converter.convert(source, PLAIN, {}, silent), sources))
 
     assert [entry.report["source"] for entry in entries] == [str(source.path) for source in sources]
+
+
+# Candidates
+
+
+SECOND_TRY = f"""
+why = ask('none', 'wrong.tflite')
+ask('none', rung='frozen')
+say(report={stand_in.REPORT!r} | dict(variants=dict(), why=why))
+"""
+
+
+def put_sum(folder: Path) -> None:
+    """Beside what everything is converted to, a model that answers otherwise."""
+    (folder / "made" / "wrong.tflite").write_bytes(tflite.affine(3.0))
+
+
+def test_a_candidate_that_answers_otherwise_is_refused_and_the_next_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.install(monkeypatch, tmp_path, SECOND_TRY)
+    put_sum(tmp_path)
+
+    report = run(tmp_path).report
+
+    assert report["rung"] == "frozen"
+    assert report["why"]["ok"] is False
+    assert report["why"]["reason"].startswith("output 'y' differs from TensorFlow's by ")
+
+
+def test_a_candidate_that_crashes_the_interpreter_is_refused_and_the_next_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.install(monkeypatch, tmp_path, SECOND_TRY)
+    (tmp_path / "made" / "wrong.tflite").write_bytes(tflite.truncated(tflite.affine()))
+
+    report = run(tmp_path).report
+
+    assert (report["rung"], report["why"]["ok"]) == ("frozen", False)
+
+
+def test_where_no_candidate_is_right_the_reasons_are_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = "why = ask('none', 'wrong.tflite'); say(report={0!r} | dict(variants=dict(none=dict(error=why['reason']))))"
+    stand_in.install(monkeypatch, tmp_path, body.format(stand_in.REPORT))
+    put_sum(tmp_path)
+
+    assert refusal(tmp_path).startswith("output 'y' differs from TensorFlow's by ")
+
+
+DIES_OF_INT8 = """
+(out / "work").mkdir()
+with open({told!r}, "a") as told:
+    told.write(" ".join(request["variants"]) + "\\n")
+if "int8" in request["variants"]:
+    ask("none")
+    os.kill(os.getpid(), signal.SIGSEGV)
+done()
+"""
+
+
+def test_a_variant_that_kills_the_child_is_left_out_and_the_others_are_converted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "told"
+    stand_in.install(monkeypatch, tmp_path, DIES_OF_INT8.format(told=str(told)))
+
+    report = run(tmp_path, config=ModelConfig(quantization="auto")).report
+
+    assert told.read_text().splitlines() == ["none float16 dynamic int8", "none float16 dynamic"]
+    assert report["variants"]["int8"]["error"].startswith("the conversion process died of SIGSEGV, with ")
+    assert [name for name, found in report["variants"].items() if "error" not in found] == [
+        "none",
+        "float16",
+        "dynamic",
+    ]
+    assert report["quantization"] in ("none", "float16", "dynamic")
+
+
+def test_a_child_that_dies_of_the_only_variant_is_not_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "told"
+    stand_in.install(monkeypatch, tmp_path, DIES_OF_INT8.format(told=str(told)))
+
+    with pytest.raises(ModelError, match=r"^the conversion process died of SIGSEGV, with "):
+        run(tmp_path, config=ModelConfig(quantization="int8"))
+
+    assert told.read_text().splitlines() == ["int8"]
+
+
+def test_what_tensorflow_has_to_run_is_an_entry_without_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = "(out / 'engine').mkdir(); (out / 'engine' / 'saved_model.pb').write_text('graph')\n"
+    stand_in.install(monkeypatch, tmp_path, body + "say(error='TFLite has no Lookup', engine=dict(reason='r'))")
+    source = stand_in.model(tmp_path)
+    converter = stand_in.converter(tmp_path)
+
+    entry = converter.convert(source, PLAIN, {}, silent)
+
+    assert entry.report == {"error": "TFLite has no Lookup", "engine": {"reason": "r"}}
+    assert (entry.folder / "engine" / "saved_model.pb").read_text() == "graph"
+    assert not entry.model.exists()
+    assert not converter.has(source), "it takes long to start"
+    with pytest.raises(ModelError, match=r"^TFLite has no Lookup$"):
+        converter.convert(source, ModelConfig(engine="litert"), {}, silent)
+
+
+# .tflite files
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "found an empty file"),
+        (b"none", "found 4 bytes that begin with 'none'"),
+        (b"\x89HDF\r\n\x1a\n" * 100, "found 800 bytes that begin with "),
+    ],
+)
+def test_a_file_that_is_plainly_no_tflite_model_is_refused_by_its_first_bytes(
+    tmp_path: Path, content: bytes, found: str
+) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(content)
+
+    with pytest.raises(ModelError) as caught:
+        stand_in.converter(tmp_path).keep(Source("m", 1, Kind.TFLITE, path, None))
+
+    assert caught.value.message.startswith(f"m.tflite is no TFLite model: {found}")
+    assert caught.value.message.endswith("expected 'TFL3' at the fifth byte")
+
+
+def test_a_file_of_2_gib_is_refused_and_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(tflite.affine())
+    os.truncate(path, 1 << 31)
+    monkeypatch.setattr(convert, "content_key", lambda *_: pytest.fail("it was read"))
+
+    with pytest.raises(
+        ModelError, match=r"^m\.tflite has 2,147,483,648 bytes: a TFLite model has less than 2,147,483,"
+    ):
+        stand_in.converter(tmp_path).keep(Source("m", 1, Kind.TFLITE, path, None))

@@ -2,13 +2,16 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from app.errors import ModelError
-from app.repository import convert, loader
+from app.repository import convert
 from app.repository.inspect import convert_by_hand, fill_cache, open_by_hand, table
+from app.repository.trial import Findings, Question, Trial
+from app.runtime.interpreter import Model
 from app.runtime.profile import Profile
 from app.settings import Settings
 from tests import tflite
@@ -27,7 +30,7 @@ def silent(stage: str) -> None:
 def test_a_tflite_file_is_reported_and_shown(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "m.tflite").write_bytes(tflite.affine())
 
-    found = open_by_hand(tmp_path / "m.tflite", settings, silent)
+    found = open_by_hand(tmp_path / "m.tflite", None, settings, silent)
     lines = table(found).splitlines()
 
     assert (found["name"], found["version"], found["format"]) == ("m", 1, "tflite")
@@ -42,14 +45,20 @@ def test_a_tflite_file_is_reported_and_shown(tmp_path: Path, settings: Settings)
 
 def measured(monkeypatch: pytest.MonkeyPatch, invoke_us: dict[int, float]) -> None:
     """From now on every model is found to cost this."""
-    monkeypatch.setattr(loader, "measure", lambda runner, signature, records: Profile(invoke_us))
+    of = Trial.of
+
+    def found(trial: Trial, model: Model, question: Question, keep: bool = True) -> Findings:
+        findings = of(stand_in.trial(), model, question, keep)
+        return Findings([replace(one, profile=Profile(invoke_us)) for one in findings.signatures], findings.left_out)
+
+    monkeypatch.setattr(Trial, "of", found)
 
 
 def test_few_of_many_sizes_are_shown(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "m.tflite").write_bytes(tflite.affine())
     measured(monkeypatch, {1: 17.0, 2: 25.0, 7: 27.0, 16: 76.0, 64: 240.0, 256: 900.0})
 
-    lines = table(open_by_hand(tmp_path / "m.tflite", settings, silent)).splitlines()
+    lines = table(open_by_hand(tmp_path / "m.tflite", None, settings, silent)).splitlines()
 
     assert lines[5:] == [
         "  batch of 1     17 us",
@@ -65,13 +74,13 @@ def test_a_profile_is_shown_with_what_follows_from_it(
     (tmp_path / "m.tflite").write_bytes(tflite.affine())
     (tmp_path / "model.toml").write_text("[lane]\ninline_rows = 4\nthreads = 2")
     measured(monkeypatch, {1: 17.0, 4: 25.0, 8: 50.0, 16: 1400.0})
-    found = open_by_hand(tmp_path / "m.tflite", settings, silent)
+    found = open_by_hand(tmp_path / "m.tflite", None, settings, silent)
     found["profile"] |= {"measured_ms": 46.2, "opened_ms": 1730.0}
 
     lines = table(found, profile=True).splitlines()
 
     assert lines[5:] == [
-        "  profile        4 batch sizes measured, 46.2 ms of the 1.73 s that opening the model took",
+        "  profile        4 batch sizes measured in 46.2 ms; opening the model took 1.73 s",
         "    records   an invoke    a record   taken together",
         "          1       17 us       17 us                1",
         "          4       25 us     6.25 us                4",
@@ -91,13 +100,13 @@ def test_a_profile_without_sharing_says_why(
     (tmp_path / "m.tflite").write_bytes(tflite.running_sum())
     measured(monkeypatch, {1: 17.0})
 
-    lines = table(open_by_hand(tmp_path / "m.tflite", settings, silent), profile=True).splitlines()
+    lines = table(open_by_hand(tmp_path / "m.tflite", None, settings, silent), profile=True).splitlines()
 
-    why = "it keeps variables between invokes, so that every request gets a fresh interpreter"
+    why = "it keeps variables between invokes"
     assert lines[-8].startswith("  profile        1 batch size measured, ")
     assert lines[-7:-5] == ["    records   an invoke    a record", "          1       17 us       17 us"]
     assert lines[-5:] == [
-        f"  lane           on pool threads: {why}",
+        f"  lane           on pool threads: {why}, so that every request gets an interpreter of its own",
         f"  merging        each request is run alone: {why}",
         "  splitting      none",
         "  kernel threads 1",
@@ -112,7 +121,7 @@ def test_the_documentation_shows_a_profile_as_it_is_shown(
     page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
     example = page.partition(" --profile\n")[2].partition("```")[0].splitlines()
 
-    shown = table(open_by_hand(stand_in.model(tmp_path).path, settings, silent), profile=True).splitlines()
+    shown = table(open_by_hand(stand_in.model(tmp_path).path, None, settings, silent), profile=True).splitlines()
 
     def form(lines: list[str]) -> list[str]:
         return list(dict.fromkeys(line[:17] for line in lines[1:] if line[2:3].isalpha()))
@@ -126,10 +135,10 @@ def test_a_wish_that_cannot_be_granted_is_refused_before_a_server_meets_it(tmp_p
     (models / "m").mkdir(parents=True)
     (models / "m" / "m.tflite").write_bytes(tflite.maximum_over_batch())
     (models / "m" / "model.toml").write_text("[lane]\nmerge_rows = 2")
-    reason = r"^model\.toml: lane\.merge_rows = 2: requests to this model cannot share an invoke, because output 'y' "
+    reason = r"^model\.toml: lane\.merge_rows = 2: requests to this model cannot share an invoke, because its graph mix"
 
     with pytest.raises(ModelError, match=reason):
-        open_by_hand(models / "m" / "m.tflite", settings, silent)
+        open_by_hand(models / "m" / "m.tflite", None, settings, silent)
     assert re.match(reason, fill_cache(models, settings, silent)["m"])
 
 
@@ -139,10 +148,10 @@ def test_a_converted_model_is_shown_with_its_times_and_differences(
     stand_in.install_affine(monkeypatch, tmp_path, "say(stage='converting')")
     stages: list[str] = []
 
-    lines = table(open_by_hand(stand_in.model(tmp_path).path, settings, stages.append)).splitlines()
+    lines = table(open_by_hand(stand_in.model(tmp_path).path, None, settings, stages.append)).splitlines()
 
-    assert stages == ["converting", "comparing with TensorFlow"]
-    assert "  converted      TensorFlow 2.21.0; importing 3.5 s, converting 1 s" in lines
+    assert stages == ["converting", "checking the converted model", "comparing with TensorFlow"]
+    assert "  converted      TensorFlow 2.21.0, plain; importing 3.5 s, converting 1 s" in lines
     assert "  model.predict  46 ms for one record" in lines
     assert "  model(x)       1.8 ms for one record" in lines
     assert "  difference     y: 0.00e+00, 0.00e+00 of its scale (allowed 0.0001)" in lines
@@ -227,7 +236,7 @@ def test_the_commands_quantization_goes_before_the_files(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = tmp_path / "told"
-    stand_in.install_affine(monkeypatch, tmp_path, f"open({str(told)!r}, 'a').write(request['quantization'] + ' ')")
+    stand_in.install_affine(monkeypatch, tmp_path, f"open({str(told)!r}, 'a').write(request['variants'][0] + ' ')")
     (tmp_path / "model.toml").write_text('quantization = "float16"')
     source = stand_in.model(tmp_path).path
 
@@ -255,10 +264,10 @@ def test_a_filled_cache_serves_without_tensorflow(
 
     assert fill_cache(models, settings, told.append) == {}
 
-    assert told == ["m: comparing with TensorFlow", "m: done"]
+    assert told == ["m: checking the converted model", "m: comparing with TensorFlow", "m: done"]
     monkeypatch.setattr(convert, "installed_tensorflow", lambda: None)
     monkeypatch.setattr(convert, "_CHILD", tmp_path / "nothing")
-    assert open_by_hand(models / "m.keras", settings, silent)["conversion"]["tensorflow"] == "2.21.0"
+    assert open_by_hand(models / "m.keras", None, settings, silent)["conversion"]["tensorflow"] == "2.21.0"
 
 
 def test_a_model_that_fails_is_named_and_does_not_keep_the_others_out(
@@ -280,6 +289,28 @@ def test_a_model_that_fails_is_named_and_does_not_keep_the_others_out(
     assert told[-1] == "z: done"
 
 
+def test_the_versions_that_would_be_served_are_converted_and_those_that_cannot_be_are_told_by_their_numbers(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.install_affine(monkeypatch, tmp_path)
+    models = tmp_path / "models"
+    for version in ("1", "2", "3", "4"):
+        (models / "m" / version).mkdir(parents=True)
+        stand_in.model(models / "m" / version)
+    (models / "m" / "3" / "m.keras").unlink()
+    (models / "m" / "model.toml").write_text("versions.specific = [2, 3, 7]")
+    (models / "wrong" / "1").mkdir(parents=True)
+    (models / "wrong" / "model.toml").write_text("labels.stable = 9")
+    told: list[str] = []
+
+    failed = fill_cache(models, settings, told.append)
+
+    assert set(failed) == {"m/3", "m/7", "wrong"}
+    assert failed["m/7"] == "model.toml names version 7, and on disk is 1, 2, 3, 4"
+    assert failed["wrong"].startswith("model.toml: labels.stable = 9: ")
+    assert told.count("m: done") == 1
+
+
 def test_a_fault_of_the_interpreter_does_not_keep_the_others_out_either(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,7 +321,9 @@ def test_a_fault_of_the_interpreter_does_not_keep_the_others_out_either(
     (models / "b.tflite").write_bytes(tflite.affine())
     told: list[str] = []
 
-    assert fill_cache(models, settings, told.append) == {"a": "the model answered shape [32, 4] to a batch of 16"}
+    assert fill_cache(models, settings, told.append) == {
+        "a": "output 'y' has shape [32, 4] in LiteRT and [16, 4] in TensorFlow"
+    }
     assert told[-1] == "b: done"
 
 

@@ -1,12 +1,21 @@
 """model.toml."""
 
+import json
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
 
 from app.errors import ModelError
-from app.repository.model_config import DEFAULT_TOLERANCE, LaneConfig, ModelConfig, Quantization, read_config
+from app.repository.model_config import (
+    DEFAULT_TOLERANCE,
+    LaneConfig,
+    ModelConfig,
+    Quantization,
+    StateConfig,
+    read_config,
+)
 from app.runtime.plan import Wishes
 from app.tensors import Shape, Signature, TensorSpec, make_signature
 
@@ -29,6 +38,11 @@ def test_without_a_file_or_a_folder_everything_has_its_default(tmp_path: Path) -
     assert ModelConfig().class_labels == []
     assert ModelConfig().description == ""
     assert ModelConfig().lane.wishes() == Wishes()
+    assert ModelConfig().batching.class_ is None
+    assert not ModelConfig().batching.rows_independent
+    assert ModelConfig().state == StateConfig(sequences=64, idle_seconds=300)
+    assert ModelConfig().versions.words() == "versions.latest = 1"
+    assert (ModelConfig().numbers, ModelConfig().engine, ModelConfig().signature) == ("raw", "auto", None)
 
 
 def test_an_empty_file_is_no_file(tmp_path: Path) -> None:
@@ -38,8 +52,11 @@ def test_an_empty_file_is_no_file(tmp_path: Path) -> None:
 def test_every_key_is_read(tmp_path: Path) -> None:
     config = read(
         tmp_path,
+        'calibration = "real.npz"\nnumbers = "real"\nsignature = "encode"\nengine = "litert"\n'
         'description = "reads grüße"\nclass_labels = ["a", "b"]\nquantization = "float16"\ntolerance = 0.25\n'
-        "[lane]\ninline_rows = 0\nmerge_rows = 4096\nthreads = 2\n",
+        "[lane]\ninline_rows = 0\nmerge_rows = 4096\nthreads = 2\n"
+        '[batching]\nclass = "looped"\n[state]\nsequences = 0\nidle_seconds = 5\n'
+        "[versions]\nspecific = [4, 3]\n[labels]\nstable = 3\ncanary = 4\n",
     )
 
     assert config.description == "reads grüße"
@@ -48,6 +65,12 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert config.tolerance == config.allowed_difference == 0.25
     assert config.lane.wishes() == Wishes(inline_rows=0, merge_rows=4096, threads=2)
     assert config.lane.model_fields_set == set(LaneConfig.model_fields)
+    assert (config.calibration, config.numbers) == ("real.npz", "real")
+    assert (config.signature, config.engine) == ("encode", "litert")
+    assert config.batching.class_ == "looped"
+    assert config.state == StateConfig(sequences=0, idle_seconds=5.0)
+    assert config.versions.specific == [4, 3]
+    assert config.labels == {"stable": 3, "canary": 4}
     assert config.model_fields_set == set(ModelConfig.model_fields)
 
 
@@ -55,12 +78,16 @@ def test_labels_may_be_given_for_each_output(tmp_path: Path) -> None:
     assert read(tmp_path, '[class_labels]\nrisk = ["low", "high"]').class_labels == {"risk": ["low", "high"]}
 
 
-@pytest.mark.parametrize("quantization", ["none", "float16", "dynamic"])
+@pytest.mark.parametrize("quantization", ["none", "float16", "dynamic", "int8", "auto"])
 def test_the_tolerance_follows_from_the_quantization(tmp_path: Path, quantization: Quantization) -> None:
     config = read(tmp_path, f'quantization = "{quantization}"')
 
     assert config.allowed_difference == DEFAULT_TOLERANCE[quantization]
     assert DEFAULT_TOLERANCE["none"] < DEFAULT_TOLERANCE["float16"] < DEFAULT_TOLERANCE["dynamic"]
+
+
+def test_where_the_server_chooses_answers_may_differ_less_than_where_someone_has_chosen() -> None:
+    assert DEFAULT_TOLERANCE["float16"] < DEFAULT_TOLERANCE["auto"] < DEFAULT_TOLERANCE["int8"]
 
 
 def test_a_whole_number_is_a_tolerance_too(tmp_path: Path) -> None:
@@ -72,7 +99,8 @@ def test_an_unknown_key_is_refused_with_the_keys_that_there_are(tmp_path: Path) 
 
     assert message == (
         "model.toml: quantisation = 'dynamic': Extra inputs are not permitted; the keys are "
-        "description, class_labels, quantization, tolerance, lane"
+        "description, class_labels, quantization, tolerance, calibration, numbers, signature, engine, labels, "
+        "versions, batching, state, lane"
     )
 
 
@@ -86,8 +114,25 @@ def test_an_unknown_key_is_refused_with_the_keys_that_there_are(tmp_path: Path) 
         ("tolerance = -0.5", "tolerance = -0.5"),
         ("tolerance = nan", "tolerance = nan"),
         ("tolerance = inf", "tolerance = inf"),
-        ("quantization = 'int8'", "quantization = 'int8'"),
+        ("quantization = 'int4'", "quantization = 'int4'"),
         ("quantization = 8", "quantization = 8"),
+        ("numbers = 'float'", "numbers = 'float'"),
+        ("engine = 'torch'", "engine = 'torch'"),
+        ("signature = 5", "signature = 5"),
+        ("labels = 3", "labels = 3"),
+        ("labels = {stable = '3'}", "labels.stable = '3'"),
+        ("labels.stable = 0", "labels.stable = 0"),
+        ("[versions]\nlatest = 0", "versions.latest = 0"),
+        ("versions.latest = true", "versions.latest = True"),
+        ("versions.all = false", "versions.all = False"),
+        ("versions.specific = [1, -1]", "versions.specific = [1, -1]"),
+        ("versions.specific = [1000000000000000000]", "versions.specific = [1000000000000000000]"),
+        ("versions = 'latest'", "versions = 'latest'"),
+        ("[batching]\nclass = 'merged'", "batching.class = 'merged'"),
+        ("batching.rows_independent = 'yes'", "batching.rows_independent = 'yes'"),
+        ("[state]\nsequences = -1", "state.sequences = -1"),
+        ("state.idle_seconds = 0", "state.idle_seconds = 0"),
+        ("state.idle_seconds = inf", "state.idle_seconds = inf"),
         ("class_labels = 'cat'", "class_labels = 'cat'"),
         ("class_labels = ['cat', 5]", "class_labels = ['cat', 5]"),
         ("class_labels = {risk = 'low'}", "class_labels = {'risk': 'low'}"),
@@ -100,7 +145,10 @@ def test_a_value_of_another_type_or_size_is_refused_by_its_key_and_value(tmp_pat
 def test_what_is_allowed_is_in_the_refusal(tmp_path: Path) -> None:
     message = refusal(tmp_path, "quantization = 'int4'\ntolerance = -1")
 
-    assert "quantization = 'int4': Input should be 'none', 'float16' or 'dynamic'; tolerance = -1: " in message
+    assert (
+        "quantization = 'int4': Input should be 'none', 'float16', 'dynamic', 'int8' or 'auto'; tolerance = -1: "
+        in message
+    )
     assert message.endswith("greater than 0")
 
 
@@ -108,7 +156,9 @@ def test_a_long_value_is_not_repeated_in_full(tmp_path: Path) -> None:
     assert len(refusal(tmp_path, f"quantization = '{'x' * 10_000}'")) < 300
 
 
-@pytest.mark.parametrize("content", [b"quantization =", b"[", b"\xff\xfe", b"a = 1\na = 2", b"a = " + b"[" * 5000])
+@pytest.mark.parametrize(
+    "content", [b"quantization =", b"[", b"\xff\xfe", b"a = 1\na = 2", b"a = " + b"[" * 5000, b"a = " + b"9" * 5000]
+)
 def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.toml").write_bytes(content)
 
@@ -117,14 +167,107 @@ def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> N
 
 
 def test_a_file_that_cannot_be_read_is_not_called_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read_text(path: Path, encoding: str) -> str:
+    def refuse(path: Path, mode: str) -> IO[bytes]:
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "model.toml").touch()
-    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(Path, "open", refuse)
 
     with pytest.raises(ModelError, match=r"^model\.toml cannot be read: Permission denied$"):
         read_config(tmp_path)
+
+
+def test_a_file_too_large_to_be_one_is_not_read_whole(tmp_path: Path) -> None:
+    with (tmp_path / "model.toml").open("wb") as stream:
+        stream.truncate(1 << 40)
+
+    with pytest.raises(ModelError, match=r"^model\.toml is larger than 4 MiB$"):
+        read_config(tmp_path)
+
+
+def test_a_number_that_cannot_be_shown_is_refused_all_the_same(tmp_path: Path) -> None:
+    message = refusal(tmp_path, f"quantization = 0x{'f' * 5000}")
+
+    assert message.startswith("model.toml: quantization = a number of thousands of digits: Input should be ")
+
+
+# Tables
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[versions]\nlatest = 2\nall = true",
+            "versions = {'latest': 2, 'all': True}: latest and all are given: expected one of them",
+        ),
+        ("versions.specific = []", "versions.specific = []: List should have at least 1 item after validation, not 0"),
+        (
+            "batching = {class = 'looped', rows_independent = true}",
+            "batching = {'class': 'looped', 'rows_independent': True}: class keeps requests apart and "
+            "rows_independent lets them share: expected one of them",
+        ),
+        (
+            "batching.class_ = 'looped'",
+            "batching.class_ = 'looped': Extra inputs are not permitted; the keys are class, rows_independent",
+        ),
+        (
+            "[versions]\nnewest = 1",
+            "versions.newest = 1: Extra inputs are not permitted; the keys are latest, all, specific",
+        ),
+        ("[labels]\n'a b' = 1", "labels.a b = 1: String should match pattern '^[A-Za-z0-9_.-]+$'"),
+        ('[labels]\n"a\\n" = 1', r"labels.a\n = 1: String should match pattern '^[A-Za-z0-9_.-]+$'"),
+        ("signature = ''", "signature = '': String should have at least 1 character"),
+    ],
+)
+def test_a_table_that_is_wrong_is_refused_by_the_full_key(tmp_path: Path, text: str, message: str) -> None:
+    assert refusal(tmp_path, text) == f"model.toml: {message}"
+
+
+def test_a_key_that_a_terminal_would_obey_is_escaped(tmp_path: Path) -> None:
+    assert refusal(tmp_path, '"\\u001b[31m\\n" = 1').startswith(r"model.toml: \x1b[31m\n = 1: Extra inputs")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("versions.latest = 3", "versions.latest = 3"),
+        ("versions.all = true", "versions.all = true"),
+        ("versions.specific = [3, 1, 3]", "versions.specific = [1, 3]"),
+        ("[versions]", "versions.latest = 1"),
+    ],
+)
+def test_a_policy_is_shown_as_it_is_written(tmp_path: Path, text: str, words: str) -> None:
+    assert read(tmp_path, text).versions.words() == words
+
+
+@pytest.mark.parametrize(
+    "name", ["../a.npz", "a/b.npz", "/etc/a.npz", "a.npy", ".npz", ".a.npz", "a\\b.npz", "a\n.npz", ""]
+)
+def test_calibration_data_lie_beside_the_model_and_nowhere_else(tmp_path: Path, name: str) -> None:
+    message = refusal(tmp_path, f"calibration = {json.dumps(name)}")
+
+    assert message.endswith(": expected the name of an .npz file that lies beside model.toml")
+
+
+def test_calibration_data_are_found_beside_model_toml(tmp_path: Path) -> None:
+    config = read(tmp_path, "calibration = 'real records.npz'")
+
+    with pytest.raises(ModelError) as caught:
+        config.calibration_file(tmp_path)
+    assert caught.value.message == ("model.toml: calibration = 'real records.npz': no such file lies beside model.toml")
+
+    (tmp_path / "real records.npz").touch()
+    assert config.calibration_file(tmp_path) == tmp_path / "real records.npz"
+    assert ModelConfig().calibration_file(tmp_path) is None
+
+
+def test_what_does_not_shape_a_loaded_version_is_not_in_its_key(tmp_path: Path) -> None:
+    plain = ModelConfig().load_key()
+
+    assert read(tmp_path, "description = 'x'\nversions.all = true\nlabels.a = 1").load_key() == plain
+    for text in ("quantization = 'int8'", "class_labels = ['a']", "lane.threads = 2", "batching.class = 'looped'"):
+        assert read(tmp_path, text).load_key() != plain
 
 
 # The lane

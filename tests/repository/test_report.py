@@ -2,18 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
 
 from app.repository import report
 from app.repository.layout import Kind, Source
-from app.repository.loader import Opened, open_model
+from app.repository.loader import Loaded, Opened, open_model, plans_of
 from app.repository.manager import Entry, State
 from app.runtime.profile import Profile
+from app.tensors import Scaling, make_signature
 from tests import tflite
 from tests.repository import stand_in
+from tests.signatures import spec
 
 
 def opened(folder: Path, content: bytes) -> Opened:
@@ -38,7 +40,7 @@ def test_a_misplaced_model_has_no_file() -> None:
 def test_a_tflite_file_has_no_conversion(tmp_path: Path) -> None:
     (tmp_path / "model.toml").write_text('class_labels = ["a", "b", "c", "d"]')
 
-    found = report.of_opened(opened(tmp_path, tflite.affine()))
+    found = of_opened(opened(tmp_path, tflite.affine()))
 
     assert found["conversion"] is None
     assert found["class_labels"] == ["a", "b", "c", "d"]
@@ -54,13 +56,23 @@ def test_a_model_whose_file_is_gone_is_still_reported(tmp_path: Path) -> None:
     found.model.unlink()
     found.source.path.unlink()
 
-    assert report.of_opened(found)["tflite_bytes"] == len(tflite.affine())
+    assert of_opened(found)["tflite_bytes"] == len(tflite.affine())
+
+
+def test_a_signature_says_what_is_a_string_and_what_integers_mean() -> None:
+    signature = make_signature("s", (spec("x", "string"),), (spec("y", "int8", scaling=Scaling(0.5, -3)),))
+
+    found = report.signature_json(signature)
+
+    assert found["inputs"] == [{"name": "x", "dtype": "string", "shape": [-1, 4], "record_shape": [4]}]
+    assert found["outputs"][0]["dtype"] == "int8"
+    assert found["outputs"][0]["scaling"] == {"scale": 0.5, "zero_point": -3}
 
 
 def test_a_signature_has_the_shapes_that_callers_see(tmp_path: Path) -> None:
     shapes = {}
     for name, content in {"free": tflite.affine(), "one": tflite.fixed_one(), "whole": tflite.whole()}.items():
-        signature = report.of_opened(opened(tmp_path, content))["signature"]
+        signature = of_opened(opened(tmp_path, content))["signature"]
         (tensor,) = signature["inputs"]
         shapes[name] = (tensor["shape"], tensor["record_shape"])
 
@@ -68,7 +80,7 @@ def test_a_signature_has_the_shapes_that_callers_see(tmp_path: Path) -> None:
 
 
 def test_a_tensor_has_its_name_and_dtype(tmp_path: Path) -> None:
-    signature = report.of_opened(opened(tmp_path, tflite.lookup()))["signature"]
+    signature = of_opened(opened(tmp_path, tflite.lookup()))["signature"]
 
     assert signature["name"] == "serving_default"
     assert signature["inputs"] == [{"name": "x", "dtype": "int32", "shape": [-1, 1], "record_shape": [1]}]
@@ -84,7 +96,7 @@ def test_a_converted_model_has_the_three_times_of_one_record_and_the_comparison(
 ) -> None:
     stand_in.install_affine(monkeypatch, tmp_path)
 
-    conversion = report.of_opened(converted(tmp_path))["conversion"]
+    conversion = of_opened(converted(tmp_path))["conversion"]
 
     times = conversion.pop("one_record_us")
     assert times.pop("interpreter") > 0
@@ -92,8 +104,16 @@ def test_a_converted_model_has_the_three_times_of_one_record_and_the_comparison(
     assert conversion == {
         "tensorflow": "2.21.0",
         "keras": "3.15.1",
+        "trained_in": None,
         "seconds": {"importing": 3.5, "converting": 1},
-        "parity": {"records": 16, "tolerance": 1e-4, "differences": {"y": {"absolute": 0.0, "relative": 0.0}}},
+        "rung": "plain",
+        "calibrated_with": None,
+        "parity": {
+            "records": 16,
+            "uncertain": 0,
+            "tolerance": 1e-4,
+            "differences": {"y": {"absolute": 0.0, "relative": 0.0, "top_class": 1.0}},
+        },
     }
 
 
@@ -101,7 +121,7 @@ def test_a_saved_model_has_no_time_of_predict(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(stand_in.REPORT, "timings_us", {"call": 300.0})
     stand_in.install_affine(monkeypatch, tmp_path)
 
-    conversion = report.of_opened(converted(tmp_path))["conversion"]
+    conversion = of_opened(converted(tmp_path))["conversion"]
 
     assert set(conversion["one_record_us"]) == {"model(x)", "interpreter"}
 
@@ -109,20 +129,29 @@ def test_a_saved_model_has_no_time_of_predict(tmp_path: Path, monkeypatch: pytes
 # The profile and what follows from it
 
 
+def measured(found: Opened, **examined: Any) -> Opened:
+    """The same model, as if this had been found of it."""
+    offered = replace(found.default, examined=replace(found.default.examined, **examined))
+    return replace(found, signatures={offered.signature.name: offered})
+
+
+def of_opened(found: Opened) -> dict[str, Any]:
+    return report.of_opened(found, plans_of(found, 300.0))
+
+
 def lane_of(found: Opened, invoke_us: dict[int, float] | None = None) -> dict[str, Any]:
     """The lane of a model, as if this had been measured; what may run on the loop takes 300 us."""
-    found = replace(found, profile=Profile(invoke_us or {1: 10.0, 8: 20.0}))
-    lane = report.of_plan(found, found.plan(300))
+    found = measured(found, profile=Profile(invoke_us or {1: 10.0, 8: 20.0}))
+    lane = report.of_plan(found.default, found, found.default.plan(found.config, 300))
     assert orjson.loads(orjson.dumps(lane)) == lane
     return lane
 
 
 def test_a_profile_has_the_cost_of_an_invoke_and_of_a_record_and_how_long_measuring_took(tmp_path: Path) -> None:
-    found = replace(
-        opened(tmp_path, tflite.affine()), profile=Profile({1: 10.04, 8: 20.0}), profile_ms=12.34, open_ms=56.78
-    )
+    found = measured(opened(tmp_path, tflite.affine()), profile=Profile({1: 10.04, 8: 20.0}), profile_ms=12.34)
+    found = replace(found, open_ms=56.78)
 
-    assert report.of_opened(found)["profile"] == {
+    assert of_opened(found)["profile"] == {
         "invoke_us": {"1": 10.0, "8": 20.0},
         "record_us": {"1": 10.04, "8": 2.5},
         "measured_ms": 12.3,
@@ -131,9 +160,9 @@ def test_a_profile_has_the_cost_of_an_invoke_and_of_a_record_and_how_long_measur
 
 
 def test_measuring_is_a_part_of_opening(tmp_path: Path) -> None:
-    found = opened(tmp_path, tflite.affine())
+    found = opened(tmp_path, tflite.affine(1.0625))
 
-    assert 0 < found.profile_ms < found.open_ms
+    assert 0 < found.default.examined.profile_ms < found.open_ms
 
 
 def test_a_lane_says_where_invokes_run_and_what_they_share(tmp_path: Path) -> None:
@@ -166,14 +195,15 @@ def test_a_lane_says_what_its_owner_has_fixed_be_it_the_default(tmp_path: Path) 
     assert report.where(lane) == "on the event loop up to 1 record, larger batches on pool threads"
 
 
-STATEFUL = "it keeps variables between invokes, so that every request gets a fresh interpreter"
-MIXING = "output 'y' of a record depends on the records beside it"
+STATEFUL = "it keeps variables between invokes"
+POOLED = f"{STATEFUL}, so that every request gets an interpreter of its own"
+MIXING = "its graph mixes rows: REDUCE_MAX over the batch axis at 'largest'"
 
 
 @pytest.mark.parametrize(
     ("content", "toml", "invoke_us", "pooled", "alone"),
     [
-        (tflite.running_sum(), "", None, STATEFUL, STATEFUL),
+        (tflite.running_sum(), "", None, POOLED, STATEFUL),
         (tflite.maximum_over_batch(), "", None, None, MIXING),
         (tflite.affine(), "[lane]\ninline_rows = 0\nmerge_rows = 1", None, "model.toml says so", "model.toml says so"),
         (
@@ -208,7 +238,7 @@ def test_a_lane_says_why_nothing_runs_on_the_loop_and_why_nothing_is_shared(
 
 
 def test_a_model_whose_cost_depends_on_its_input_is_not_run_on_the_loop(tmp_path: Path) -> None:
-    lane = lane_of(replace(opened(tmp_path, tflite.affine()), unpredictable=True))
+    lane = lane_of(measured(opened(tmp_path, tflite.affine()), unpredictable=True))
 
     assert lane["pool_because"] == "its graph has control flow, so that what an invoke costs depends on its input"
 
@@ -226,3 +256,79 @@ def test_a_batch_is_said_to_be_split_from_the_size_on_at_which_it_is(invoke_us: 
 
     assert profile.parts(rows, 2) == 2
     assert profile.parts(rows - 1, 2) == 1
+
+
+# Several versions and signatures
+
+
+def test_all_versions_of_a_model_have_their_states_and_labels_and_the_newest_that_serves_is_told_of_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "full", lambda entry: {"version": entry.version})
+    entries = [
+        Entry("m", 1, State.END, "unloaded"),
+        Entry("m", 2, State.AVAILABLE, loaded=cast("Loaded", "loaded")),
+        Entry("m", 3, State.FAILED, "damaged"),
+    ]
+
+    found = report.of_versions(entries, {"stable": 2, "live": 2, "canary": 3})
+
+    assert found["version"] == 2
+    assert found["labels"] == {"stable": 2, "live": 2, "canary": 3}
+    assert found["versions"] == [
+        {"version": 1, "state": "END", "reason": "unloaded", "labels": []},
+        {"version": 2, "state": "AVAILABLE", "reason": "", "labels": ["live", "stable"]},
+        {"version": 3, "state": "FAILED", "reason": "damaged", "labels": ["canary"]},
+    ]
+    assert report.of_versions(entries[::2], {})["version"] == 3
+
+
+def test_every_signature_is_told_of_and_the_default_one_at_the_top(tmp_path: Path) -> None:
+    found = of_opened(opened(tmp_path, tflite.several_signatures()))
+
+    assert list(found["signatures"]) == ["serving_default", "less"]
+    assert found["batching"] == found["signatures"]["serving_default"]["batching"]
+    assert found["signatures"]["less"]["batching"] == {
+        "class": "batched",
+        "because": "its graph mixes rows: REDUCE_MAX over the batch axis at 'largest'",
+    }
+    assert found["signatures_left_out"] == {}
+    assert orjson.loads(orjson.dumps(found)) == found
+
+
+def test_a_signature_that_is_not_served_is_told_with_its_reason(tmp_path: Path) -> None:
+    found = of_opened(opened(tmp_path, tflite.several_signatures(second_runs=False)))
+
+    assert list(found["signatures"]) == ["serving_default"]
+    assert found["signatures_left_out"]["less"].startswith("it does not run: ")
+
+
+def test_the_owner_may_choose_the_default_signature_and_a_stricter_class(tmp_path: Path) -> None:
+    (tmp_path / "model.toml").write_text('signature = "less"\nbatching.class = "looped"')
+
+    found = of_opened(opened(tmp_path, tflite.several_signatures()))
+
+    assert found["signature"]["name"] == "less"
+    assert found["batching"] == {"class": "looped", "because": "model.toml says so"}
+    assert found["lane"]["not_merged_because"] == "model.toml says so"
+
+
+def test_what_integers_stand_for_is_told(tmp_path: Path) -> None:
+    (tensor,) = of_opened(opened(tmp_path, tflite.quantized()))["signature"]["inputs"]
+
+    assert (tensor["dtype"], tensor["scaling"]) == ("int8", {"scale": 0.5, "zero_point": -1})
+
+
+def test_the_variants_of_a_conversion_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in.install_affine(monkeypatch, tmp_path)
+    (tmp_path / "model.toml").write_text('quantization = "auto"')
+    source = replace(stand_in.model(tmp_path), folder=tmp_path)
+
+    found = of_opened(open_model(source, stand_in.converter(tmp_path), lambda stage: None))
+
+    assert list(found["variants"]) == ["none", "float16", "dynamic", "int8"]
+    (chosen,) = [name for name, row in found["variants"].items() if row["served"]]
+    assert found["quantization"] == chosen
+    for row in found["variants"].values():
+        assert set(row) == {"rung", "bytes", "invoke_us", "difference", "top_class", "served"}
+        assert set(row["invoke_us"]) == {"1", "8", "32"}
