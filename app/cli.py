@@ -20,6 +20,8 @@ _ARGUMENTS = ("models_dir",)
 _OF_CONVERSION = ("cache_dir", "conversion_timeout", "conversion_memory")
 """The settings of the commands that work without a server."""
 
+_QUANTIZATION = ["none", "float16", "dynamic", "int8", "auto"]
+
 
 class Failure(click.ClickException):
     """A sentence on standard error, and exit code 1."""
@@ -113,17 +115,20 @@ def ready_line(url: str, workers: int, report: dict[str, Any]) -> str:
 
 @main.command()
 @click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--quantization", type=click.Choice(_QUANTIZATION), help="Default: as model.toml says; auto: compare all."
+)
 @click.option("--profile", is_flag=True, help="With all that was measured, and what follows from it.")
 @click.option("--json", "as_json", is_flag=True, help="The whole report as JSON, with the profile.")
 @click.option("--cache-dir", default=None, metavar="DIR", help="Folder of converted models.")
-def inspect(model: Path, profile: bool, as_json: bool, cache_dir: str | None) -> None:
+def inspect(model: Path, quantization: str | None, profile: bool, as_json: bool, cache_dir: str | None) -> None:
     """Print a model's signature, shapes, dtypes, size, measured cost and conversion report."""
     import orjson
 
     from app.repository.inspect import open_by_hand, table
 
     settings = _cache_settings(cache_dir, (*_OF_CONVERSION, "inline_us"))
-    report = _or_fail(lambda: open_by_hand(model, settings, _tell))
+    report = _or_fail(lambda: open_by_hand(model, quantization, settings, _tell))
     if as_json:
         click.echo(orjson.dumps(report, option=orjson.OPT_INDENT_2))
     else:
@@ -135,7 +140,7 @@ def inspect(model: Path, profile: bool, as_json: bool, cache_dir: str | None) ->
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="The file to write. Default: MODEL's name, .tflite."
 )
-@click.option("--quantization", type=click.Choice(["none", "float16", "dynamic"]), help="Default: as model.toml says.")
+@click.option("--quantization", type=click.Choice(_QUANTIZATION), help="Default: as model.toml says.")
 @click.option("--cache-dir", default=None, metavar="DIR", help="Folder of converted models.")
 def convert(model: Path, output: Path | None, quantization: str | None, cache_dir: str | None) -> None:
     """Write a Keras model, HDF5 file or SavedModel as a .tflite file."""

@@ -2,23 +2,27 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import orjson
 
-from app.errors import Internal, InvalidArgument, LitepoolError, UnsupportedFormat
+from app.errors import Internal, InvalidArgument, LitepoolError, ModelError, NotFound, UnsupportedFormat, without_trace
 from app.protocols import npy
-from app.protocols.call import Call
+from app.protocols.call import Call, Codec
 from app.protocols.predict_json import PredictJson
-from app.repository.loader import Loaded
-from app.repository.manager import Manager
-from app.runtime.job import Abandoned, Job
+from app.protocols.real import Real
+from app.repository.loader import Loaded, Opened
+from app.repository.manager import Manager, Target
+from app.repository.samples import differs
+from app.runtime import batching
+from app.runtime.job import Abandoned, Job, Step
+from app.runtime.runners import AnyRunner
 from app.runtime.servable import Servable
 from app.telemetry.metrics import Metrics, ModelMetrics
-from app.tensors import Array
+from app.tensors import Array, Signature
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +39,10 @@ _JSON_TYPES = frozenset({"", JSON, "text/json", "application/x-www-form-urlencod
 """What a JSON body may be called. The last is what curl says of any body when it is told nothing."""
 
 
+NUMBERS = ("raw", "real")
+_SHOWN = 80
+
+
 class Caller(Protocol):
     """Whoever waits for a reply: one of these is called, once, on the loop's thread, perhaps before `run` returns."""
 
@@ -42,11 +50,19 @@ class Caller(Protocol):
     def refuse(self, error: LitepoolError) -> None: ...
 
 
-class Codec(Protocol):
-    """Bytes to arrays and back, for one signature."""
+class Wants(NamedTuple):
+    """What a request's headers ask for, each as sent and empty where there is none.
 
-    def decode(self, body: bytes) -> Call: ...
-    def encode(self, call: Call, outputs: Sequence[Array]) -> bytes: ...
+    Args:
+        accept: the media types that the caller takes.
+        signature: of the model's signatures one, by `Litepool-Signature`; without it the default.
+        numbers: `raw` or `real`, by `Litepool-Numbers`: what the numbers of quantized tensors are.
+    """
+
+    content_type: str = ""
+    accept: str = ""
+    signature: str = ""
+    numbers: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,44 +75,102 @@ class Route:
     media_type: str
 
 
+class Codecs:
+    """Those of one signature, as its integers are or with real numbers in place of quantized ones."""
+
+    def __init__(self, signature: Signature, real: bool) -> None:
+        self.seen = signature.real() if real else signature
+        self.npy = npy.Npy(self.seen)
+        self.by_json: Codec = PredictJson(self.seen)
+        self.by_npy: Codec = self.npy
+        if real and signature.scaled:
+            self.by_json, self.by_npy = Real(self.by_json, signature), Real(self.npy, signature)
+
+
 class Bound:
     """A servable with everything that its requests need, made once."""
 
-    __slots__ = ("_json", "_npy", "_usual", "inline_bytes", "metrics", "servable")
+    __slots__ = ("_codecs", "_usual", "inline_bytes", "metrics", "servable")
 
-    def __init__(self, servable: Servable, metrics: ModelMetrics) -> None:
+    def __init__(self, servable: Servable, metrics: ModelMetrics, numbers: str) -> None:
         self.servable = servable
         self.metrics = metrics
         self.inline_bytes = _OFFLOAD_BYTES if servable.plan.inline_rows else _OFFLOAD_BYTES_POOLED
-        self._json = PredictJson(servable.signature)
-        self._npy = npy.Npy(servable.signature)
-        usual = Route(self, self._json, self._json, JSON)
-        self._usual = {(kind, accept): usual for kind in (JSON, "") for accept in ("*/*", JSON, "")}
+        self._codecs = {word: Codecs(servable.signature, word == "real") for word in NUMBERS}
+        self._codecs[""] = self._codecs[numbers]
+        codec = self._codecs[""].by_json
+        usual = Route(self, codec, codec, JSON)
+        self._usual: dict[tuple[str, str], Route] = {
+            (kind, accept): usual for kind in (JSON, "") for accept in ("*/*", JSON, "")
+        }
 
-    def route(self, content_type: str, accept: str) -> Route:
+    def close(self) -> None:
+        """Break the circle of it and its routes."""
+        self._usual.clear()
+
+    def route(self, wants: Wants) -> Route:
         """Choose the codecs by the request's headers.
 
         Raises:
             UnsupportedFormat: there is none for the body, or none that can hold the answer.
+            InvalidArgument: `numbers` is no word of ours.
         """
-        usual = self._usual.get((content_type, accept))
-        if usual is not None:
-            return usual
-        kind = content_type.partition(";")[0].strip().lower()
-        decoder: Codec
+        if not wants.numbers:
+            usual = self._usual.get((wants.content_type, wants.accept))
+            if usual is not None:
+                return usual
+        codecs = self._codecs.get(wants.numbers)
+        if codecs is None:
+            words = " or ".join(NUMBERS)
+            raise InvalidArgument(f"Litepool-Numbers: expected {words}, found {wants.numbers[:_SHOWN]!r}")
+        kind = wants.content_type.partition(";")[0].strip().lower()
         if kind in _JSON_TYPES:
-            decoder = self._json
+            decoder = codecs.by_json
         elif kind == npy.MEDIA_TYPE:
-            decoder = self._npy
+            decoder = codecs.by_npy
         else:
-            raise UnsupportedFormat(f"Content-Type: expected {JSON} or {npy.MEDIA_TYPE}, found {content_type[:80]!r}")
-        if not wants(accept, npy.MEDIA_TYPE):
-            return Route(self, decoder, self._json, JSON)
-        self._npy.check_encodes()
-        return Route(self, decoder, self._npy, npy.MEDIA_TYPE)
+            raise UnsupportedFormat(
+                f"Content-Type: expected {JSON} or {npy.MEDIA_TYPE}, found {wants.content_type[:_SHOWN]!r}"
+            )
+        if not accepts(wants.accept, npy.MEDIA_TYPE):
+            return Route(self, decoder, codecs.by_json, JSON)
+        codecs.npy.check_encodes()
+        return Route(self, decoder, codecs.by_npy, npy.MEDIA_TYPE)
 
 
-def wants(accept: str, media_type: str) -> bool:
+class Version:
+    """All signatures of a loaded version."""
+
+    def __init__(self, loaded: Loaded, metrics: ModelMetrics) -> None:
+        self.metrics = metrics
+        numbers = loaded.opened.config.numbers
+        self._bounds = {name: Bound(servable, metrics, numbers) for name, servable in loaded.servables.items()}
+        self._default = next(iter(self._bounds.values()))
+
+    def close(self) -> None:
+        """Let go of everything, so that it leaves the memory with its last request and not with some later one."""
+        for bound in self._bounds.values():
+            bound.close()
+
+    def bound(self, signature: str) -> Bound:
+        """One signature's; with the empty name the default one's.
+
+        Raises:
+            NotFound: there is no such signature.
+        """
+        if not signature:
+            return self._default
+        found = self._bounds.get(signature)
+        if found is None:
+            servable = self._default.servable
+            raise NotFound(
+                f"model {servable.name!r} has no signature {signature[:_SHOWN]!r}; its signatures are "
+                f"{', '.join(map(repr, self._bounds))}"
+            )
+        return found
+
+
+def accepts(accept: str, media_type: str) -> bool:
     """Whether an Accept header names a media type, and does not refuse it with `q=0`."""
     for part in accept.lower().split(","):
         name, *parameters = (piece.strip() for piece in part.split(";"))
@@ -105,15 +179,32 @@ def wants(accept: str, media_type: str) -> bool:
     return False
 
 
-def _drop_bad_samples(loaded: Loaded, bound: Bound) -> None:
-    """Leave out samples that the model does not take, so that the documentation shows only what works."""
-    samples = loaded.opened.samples
+def try_samples(opened: Opened, runner: Callable[[], AnyRunner]) -> None:
+    """Run a model's samples as requests, and leave out those that it does not take: they are shown as examples.
+
+    Args:
+        runner: gives what runs one sample.
+
+    Raises:
+        ModelError: an answer is not the one that the sample gives.
+    """
+    offered, samples = opened.default, opened.samples
+    codec = Codecs(offered.signature, opened.config.numbers == "real").by_json
     for index, sample in reversed(list(enumerate(samples))):
         try:
-            bound.route(JSON, "").decoder.decode(orjson.dumps(sample.request))
-        except InvalidArgument as error:
-            log.warning("%s: samples.json[%d] is left out: %s", loaded.servable.name, index, error.message)
+            call = codec.decode(orjson.dumps(sample.request))
+            own = runner().of(offered.signature.name)
+            outputs = batching.run(own, offered.contract.batching, call.inputs, call.rows)
+            answer = orjson.loads(codec.encode(call, outputs))
+        except LitepoolError as error:
+            log.warning("%s: samples.json[%d] is left out: %s", opened.source.name, index, error.message)
             del samples[index]
+            continue
+        if sample.answer is not None:
+            tolerance = opened.config.allowed_difference if sample.tolerance is None else sample.tolerance
+            difference = differs(answer, sample.answer, tolerance)
+            if difference is not None:
+                raise ModelError(f"samples.json[{index}] is answered otherwise: {difference}")
 
 
 class Exchange(Job):
@@ -124,7 +215,9 @@ class Exchange(Job):
     _decode_ns = 0
     _encode_ns = 0
 
-    def __init__(self, route: Route, body: bytes, caller: Caller, timeout_ns: int) -> None:
+    def __init__(self, route: Route, body: bytes, caller: Caller, timeout_ns: int, step: Step | None) -> None:
+        if step is not None:
+            self.sequence = step
         self._route = route
         self._body = body
         self._caller = caller
@@ -156,7 +249,7 @@ class Exchange(Job):
         phases = (self._decode_ns, self.queue_ns, self.invoke_ns, self._encode_ns, total_ns)
         if isinstance(error, LitepoolError):
             metrics.refused(error.code.value, phases)
-            self._caller.refuse(error)
+            self._caller.refuse(without_trace(error))
         else:
             assert isinstance(error, Abandoned)
             metrics.refused("CANCELLED", phases)
@@ -173,46 +266,50 @@ class DataPlane:
         self._manager = manager
         self._metrics = metrics
         self._timeout_ns = round(request_timeout * 1e9)
-        self._bound: dict[str | None, Bound] = {}
+        self._versions: dict[Target, Version] = {}
+        self._known: dict[int, Version] = {}
 
-    def predict(self, model: str | None, body: bytes, content_type: str, accept: str, caller: Caller) -> Job | None:
+    @property
+    def targets(self) -> Iterable[Target]:
+        """All that requests can ask for now."""
+        return self._versions
+
+    def predict(
+        self, target: Target, wants: Wants, body: bytes, caller: Caller, step: Step | None = None
+    ) -> Job | None:
         """Answer a request of `/predict`; the arguments are those of `route` and of `run`."""
         try:
-            route = self.route(model, content_type, accept)
+            route = self.route(target, wants)
         except LitepoolError as error:
-            bound = self._bound.get(model)
-            (bound.metrics if bound is not None else self._metrics.unknown).refused(error.code.value)
-            caller.refuse(error)
+            version = self._versions.get(target)
+            (version.metrics if version is not None else self._metrics.unknown).refused(error.code.value)
+            caller.refuse(without_trace(error))
             return None
-        return self.run(route, body, caller)
+        return self.run(route, body, caller, step)
 
-    def route(self, model: str | None, content_type: str, accept: str) -> Route:
+    def route(self, target: Target, wants: Wants) -> Route:
         """What serves requests with these headers, until `refresh` is called. Looking for it counts as no request.
-
-        Args:
-            model: a name from the path; None for the default model.
-            content_type: the request's, as sent; empty when it has none.
-            accept: the media types that the caller takes, as sent.
 
         Raises:
             NotFound, Unavailable: nothing does.
-            UnsupportedFormat: there is no codec for it.
+            UnsupportedFormat, InvalidArgument: there is no codec for it.
         """
-        bound = self._bound.get(model)
-        if bound is None:
-            raise self._why_not(model)
-        return bound.route(content_type, accept)
+        version = self._versions.get(target)
+        if version is None:
+            raise self._why_not(target)
+        return version.bound(wants.signature).route(wants)
 
-    def run(self, route: Route, body: bytes, caller: Caller) -> Job | None:
+    def run(self, route: Route, body: bytes, caller: Caller, step: Step | None = None) -> Job | None:
         """Answer a request.
 
         Args:
             caller: gets the answer or the error.
+            step: its place in a sequence, if it belongs to one.
 
         Returns:
             The job, if it is still under way.
         """
-        exchange = Exchange(route, body, caller, self._timeout_ns)
+        exchange = Exchange(route, body, caller, self._timeout_ns, step)
         try:
             inline = len(body) < route.bound.inline_bytes
             if inline:
@@ -225,24 +322,22 @@ class DataPlane:
 
     def refresh(self) -> None:
         """Take over what the manager serves now; to be called after each change of it."""
-        known = {bound.servable: bound for bound in self._bound.values()}
-        bounds: dict[str | None, Bound] = {}
-        for loaded in self._manager.serving():
-            servable = loaded.servable
-            bound = known.get(servable)
-            if bound is None:
-                bound = Bound(servable, self._metrics.model(servable.name, servable.version))
-                _drop_bad_samples(loaded, bound)
-            bounds[servable.name] = bound
-        default = self._manager.default_name()
-        if default in bounds:
-            bounds[None] = bounds[default]
-        self._bound = bounds
+        known: dict[int, Version] = {}
+        versions: dict[Target, Version] = {}
+        for target, loaded in self._manager.targets().items():
+            identity = id(loaded.servable)
+            version = known.get(identity) or self._known.get(identity)
+            if version is None:
+                version = Version(loaded, self._metrics.model(loaded.servable.name, loaded.servable.version))
+            known[identity] = versions[target] = version
+        for identity in self._known.keys() - known.keys():
+            self._known[identity].close()
+        self._known, self._versions = known, versions
 
-    def _why_not(self, model: str | None) -> LitepoolError:
-        """Why nothing is bound for this name."""
+    def _why_not(self, target: Target) -> LitepoolError:
+        """Why nothing is bound for this."""
         try:
-            self._manager.find(model)
+            self._manager.find(target)
         except LitepoolError as error:
             return error
-        return Internal(f"model {model!r} is loaded and not yet bound")
+        return Internal(f"model {target.model!r} is loaded and not yet bound")

@@ -65,6 +65,11 @@ class Settings(BaseSettings):
         default_factory=lambda: user_cache_path("litepool"),
         description="Folder of converted models. Default: the user's cache directory.",
     )
+    cache_bytes: int = Field(
+        20 * 2**30,
+        ge=0,
+        description="Bytes of converted models that are kept; beyond them those not used for longest go. 0: no limit.",
+    )
     max_body_bytes: int = Field(64 * 2**20, ge=1024, description="Largest request body, in bytes; above it 413.")
     request_timeout: float = Field(
         30.0,
@@ -92,11 +97,28 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="Seconds that one model may take to be opened, compared with TensorFlow and measured.",
     )
+    poll_seconds: float = Field(
+        2.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds between looks at the models folder for what is new, changed or gone; 0: only at start.",
+    )
+    settle_seconds: float = Field(
+        1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds that a model's files must have been left alone before they are loaded.",
+    )
     conversion_timeout: float = Field(
         900.0, gt=0, allow_inf_nan=False, description="Seconds that the conversion of one model may take."
     )
     conversion_memory: int = Field(
-        16 * 2**30, ge=2**30, description="Address space of the conversion process, in bytes."
+        16 * 2**30,
+        ge=2**30,
+        description="Address space, in bytes, of a process that converts a model, opens it first or is its TensorFlow.",
+    )
+    model_control: bool = Field(
+        False, description="Let whoever reaches the port load and unload models by HTTP: `POST /models/…`."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people or for machines.")

@@ -1,5 +1,7 @@
+import gc
 import io
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,28 +14,32 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import dataplane
-from app.dataplane import JSON, DataPlane
+from app.dataplane import JSON, DataPlane, Wants, try_samples
 from app.errors import (
     DeadlineExceeded,
     InvalidArgument,
     LitepoolError,
+    ModelError,
     NotFound,
     QueueFull,
     Unavailable,
     UnsupportedFormat,
 )
-from app.repository.loader import Loaded
-from app.repository.manager import Manager
+from app.repository.loader import Loaded, Opened
+from app.repository.manager import Manager, Target
 from app.repository.samples import Sample
+from app.runtime.interpreter import Runner
+from app.runtime.job import Step
 from app.runtime.pool import Pool
 from app.runtime.servable import Servable
 from app.telemetry.metrics import Metrics
 from tests import tflite
 from tests.loops import PATIENCE, Loop
-from tests.servables import FAR, Recorded, make_servable, rows
+from tests.servables import FAR, Recorded, contract_of, make_servables, rows
 
 NPY = "application/x-npy"
 ONE = b'{"instance": [1, 2, 3, 4]}'
+ANY = Target()
 
 
 @dataclass
@@ -59,20 +65,20 @@ class Shelf:
     """What the data plane asks of a manager: the servables, and why others are none."""
 
     def __init__(self) -> None:
-        self.servables: list[Servable] = []
-        self.samples: list[Sample] = []
-        self.default: str | None = "m"
-        self.refusals: dict[str | None, LitepoolError] = {}
+        self.loaded: dict[Target, Loaded] = {}
+        self.refusals: dict[Target, LitepoolError] = {}
 
-    def serving(self) -> list[Loaded]:
-        opened = SimpleNamespace(samples=self.samples)
-        return [cast("Loaded", SimpleNamespace(servable=servable, opened=opened)) for servable in self.servables]
+    def targets(self) -> dict[Target, Loaded]:
+        return self.loaded
 
-    def default_name(self) -> str | None:
-        return self.default
+    def find(self, target: Target) -> Loaded:
+        raise self.refusals[target]
 
-    def find(self, name: str | None) -> Servable:
-        raise self.refusals[name]
+
+def loaded_of(servables: dict[str, Servable], numbers: str = "raw") -> Loaded:
+    """A version that serves, with as much of it as the data plane looks at."""
+    opened = SimpleNamespace(config=SimpleNamespace(numbers=numbers))
+    return Loaded(cast("Opened", opened), servables)
 
 
 class House:
@@ -92,15 +98,23 @@ class House:
         return self.caller.replies
 
     def serve(self, model: bytes, **options: Any) -> Servable:
-        servable = make_servable(self._folder, model, self.loop, self._pool, **options)
-        self.shelf.servables = [servable]
-        self.plane.refresh()
-        return servable
+        return self.put(self.load(model, **options)).servable
 
-    def predict(self, body: bytes, *, model: str | None = None, content_type: str = JSON, accept: str = "*/*") -> Any:
+    def load(self, model: bytes, *, numbers: str = "raw", **options: Any) -> Loaded:
+        return loaded_of(make_servables(self._folder, model, self.loop, self._pool, **options), numbers)
+
+    def put(self, loaded: Loaded) -> Loaded:
+        """Serve it, and nothing else, by its name and as the default."""
+        self.shelf.loaded = dict.fromkeys((Target(), Target("m"), Target("m", 1)), loaded)
+        self.plane.refresh()
+        return loaded
+
+    def predict(
+        self, body: bytes, target: Target = ANY, *, step: Step | None = None, accept: str = "*/*", **wants: str
+    ) -> Any:
         """The one reply to a request."""
         before = len(self.replies)
-        self.plane.predict(model, body, content_type, accept, self.caller)
+        self.plane.predict(target, Wants(**{"content_type": JSON, "accept": accept, **wants}), body, self.caller, step)
         self.loop.settle()
         self.loop.run_until(lambda: len(self.replies) > before)
         assert len(self.replies) == before + 1
@@ -165,7 +179,7 @@ def saved(array: Any) -> bytes:
 def test_a_request_in_json_is_answered_in_json(house: House, body: bytes, expected: object, model: str | None) -> None:
     house.serve(tflite.affine())
 
-    reply = house.predict(body, model=model)
+    reply = house.predict(body, Target(model))
 
     assert reply.media_type == "application/json"
     assert orjson.loads(reply.body) == expected
@@ -247,19 +261,20 @@ def test_a_bad_body_is_refused_with_its_place(house: House) -> None:
 def test_a_model_that_is_not_served_is_refused_in_the_manager_s_words(
     house: House, refusal: LitepoolError, name: str | None
 ) -> None:
-    house.shelf.default = None
     house.serve(tflite.affine())
-    house.shelf.refusals[name] = refusal
+    house.shelf.loaded = {}
+    house.plane.refresh()
+    house.shelf.refusals[Target(name)] = refusal
 
-    assert house.predict(ONE, model=name) is refusal
+    assert house.predict(ONE, Target(name)) is refusal
 
 
 def test_a_model_that_is_gone_is_refused_from_the_next_refresh_on(house: House) -> None:
     house.serve(tflite.affine())
     assert isinstance(house.predict(ONE), Answer)
 
-    house.shelf.servables = []
-    house.shelf.refusals[None] = gone = NotFound("gone")
+    house.shelf.loaded = {}
+    house.shelf.refusals[Target()] = gone = NotFound("gone")
     house.plane.refresh()
 
     assert house.predict(ONE) is gone
@@ -278,8 +293,8 @@ def test_a_call_that_finds_the_queue_full_is_refused_and_counted(house: House) -
     servable = house.serve(tflite.affine(), inline_us=0.0, queue_size=1)
     opened = hold(servable)
 
-    waiting = house.plane.predict(None, ONE, JSON, "", house.caller)
-    assert house.plane.predict(None, ONE, JSON, "", house.caller) is None
+    waiting = house.plane.predict(Target(), Wants(JSON), ONE, house.caller)
+    assert house.plane.predict(Target(), Wants(JSON), ONE, house.caller) is None
     (refused,) = house.replies
     opened.set()
     house.loop.run_until(lambda: len(house.replies) == 2)
@@ -297,7 +312,7 @@ def test_a_call_that_is_not_wanted_any_more_is_not_answered_with_a_prediction(
     servable = house.serve(tflite.affine(), inline_us=0.0)
     opened = hold(servable)
 
-    job = house.plane.predict(None, ONE, JSON, "", house.caller)
+    job = house.plane.predict(Target(), Wants(JSON), ONE, house.caller)
     assert job is not None
     assert 0 < job.deadline < FAR
     if change == "abandoned":
@@ -321,7 +336,7 @@ def test_a_large_body_is_decoded_off_the_loop(house: House, monkeypatch: pytest.
     monkeypatch.setattr(dataplane, "_OFFLOAD_BYTES", len(ONE))
     house.serve(tflite.affine())
 
-    job = house.plane.predict(None, ONE, JSON, "", house.caller)
+    job = house.plane.predict(Target(), Wants(JSON), ONE, house.caller)
 
     assert job is not None
     assert job.queued_at > 0
@@ -343,14 +358,14 @@ def test_a_large_body_that_is_bad_is_refused_like_a_small_one(house: House, monk
 
 def test_requests_are_counted_by_outcome_and_records_by_those_that_succeed(house: House) -> None:
     house.serve(tflite.affine())
-    house.shelf.refusals["q"] = NotFound("no model 'q'")
+    house.shelf.refusals[Target("q")] = NotFound("no model 'q'")
     bodies: list[Callable[[], Any]] = [
         lambda: house.predict(ONE),
         lambda: house.predict(b'{"instances": [[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4]]}'),
         lambda: house.predict(b"{}"),
         lambda: house.predict(b"[]"),
         lambda: house.predict(ONE, content_type="text/plain"),
-        lambda: house.predict(ONE, model="q"),
+        lambda: house.predict(ONE, Target("q")),
     ]
     for body in bodies:
         body()
@@ -370,7 +385,7 @@ def test_requests_are_counted_by_outcome_and_records_by_those_that_succeed(house
 @pytest.mark.parametrize("content_type", ["", JSON, "text/json; charset=utf-8"])
 def test_a_route_that_was_found_once_serves_any_number_of_bodies(house: House, content_type: str) -> None:
     house.serve(tflite.affine())
-    route = house.plane.route("m", content_type, "*/*")
+    route = house.plane.route(Target("m"), Wants(content_type, "*/*"))
 
     for body in (ONE, b"{}", b'{"instances": [[0, 0, 0, 0]]}'):
         house.plane.run(route, body, house.caller)
@@ -391,7 +406,7 @@ def test_a_route_that_was_found_once_serves_any_number_of_bodies(house: House, c
 def test_a_route_is_of_the_model_and_the_media_types_that_were_asked_for(house: House) -> None:
     house.serve(tflite.affine())
 
-    route = house.plane.route(None, NPY, f"text/html, {NPY}")
+    route = house.plane.route(Target(), Wants(NPY, f"text/html, {NPY}"))
     house.plane.run(route, saved(np.array([[1, 2, 3, 4]], np.float32)), house.caller)
     house.loop.settle()
 
@@ -399,7 +414,7 @@ def test_a_route_is_of_the_model_and_the_media_types_that_were_asked_for(house: 
     assert isinstance(reply, Answer)
     assert (reply.media_type, route.media_type) == (NPY, NPY)
     assert np.load(io.BytesIO(reply.body)).tolist() == [[3, 5, 7, 9]]
-    assert route.bound is house.plane.route("m", JSON, "").bound
+    assert route.bound is house.plane.route(Target("m"), Wants(JSON)).bound
 
 
 @pytest.mark.parametrize(
@@ -414,23 +429,301 @@ def test_looking_for_a_route_that_there_is_not_is_no_request(
     house: House, model: str | None, content_type: str, accept: str, refusal: type[LitepoolError]
 ) -> None:
     house.serve(tflite.affine())
-    house.shelf.refusals["q"] = NotFound("no model 'q'")
+    house.shelf.refusals[Target("q")] = NotFound("no model 'q'")
 
     with pytest.raises(refusal):
-        house.plane.route(model, content_type, accept)
+        house.plane.route(Target(model), Wants(content_type, accept))
 
     assert house.counted() == {}
-    assert isinstance(house.predict(ONE, model=model, content_type=content_type, accept=accept), refusal)
+    assert isinstance(house.predict(ONE, Target(model), content_type=content_type, accept=accept), refusal)
     assert list(house.counted().values()) == [1], "it is counted once it is one"
 
 
-def test_a_sample_that_the_model_does_not_take_is_left_out_and_named(
-    house: House, caplog: pytest.LogCaptureFixture
-) -> None:
-    house.shelf.samples = [Sample(request={"instance": record}) for record in ([1, 2], [1, 2, 3, 4], ["a"] * 4)]
+# Versions and labels
 
+
+def serve_versions(house: House) -> dict[int, Loaded]:
+    """Version 1 is y = 2x + 1 and has the label `stable`; version 2 is y = 10x, and has none; it is the default.
+
+    Versions of the same number differ to the data plane by what was loaded, so that both may say that they are 1.
+    """
+    versions = {1: house.load(tflite.affine()), 2: house.load(tflite.affine(10.0, 0.0))}
+    house.shelf.loaded = {
+        Target(): versions[2],
+        Target("m"): versions[2],
+        Target("m", 1): versions[1],
+        Target("m", 2): versions[2],
+        Target("m", label="stable"): versions[1],
+    }
+    house.plane.refresh()
+    return versions
+
+
+OLD, NEW = {"prediction": [3, 5, 7, 9]}, {"prediction": [10, 20, 30, 40]}
+
+
+def test_a_version_and_a_label_are_each_answered_by_what_they_name(house: House) -> None:
+    serve_versions(house)
+
+    answers = {target: orjson.loads(house.predict(ONE, target).body) for target in house.plane.targets}
+
+    assert answers == {
+        Target(): NEW,
+        Target("m"): NEW,
+        Target("m", 1): OLD,
+        Target("m", 2): NEW,
+        Target("m", label="stable"): OLD,
+    }
+
+
+def test_a_label_moves_from_one_refresh_to_the_next(house: House) -> None:
+    versions = serve_versions(house)
+    stable = Target("m", label="stable")
+    route = house.plane.route(stable, Wants(JSON))
+
+    house.shelf.loaded[stable] = versions[2]
+    assert orjson.loads(house.predict(ONE, stable).body) == OLD, "not before it is refreshed"
+    house.plane.refresh()
+
+    assert orjson.loads(house.predict(ONE, stable).body) == NEW
+    assert house.plane.route(Target("m", 1), Wants(JSON)) is route, "what has not changed is not made anew"
+
+
+def test_a_version_that_is_not_there_is_refused_in_the_manager_s_words(house: House) -> None:
+    serve_versions(house)
+    house.shelf.refusals[Target("m", 7)] = gone = NotFound("model 'm' has no version 7; its versions are 1, 2")
+
+    assert house.predict(ONE, Target("m", 7)) is gone
+    assert house.counted() == {("", "NOT_FOUND"): 1}
+
+
+# Signatures
+
+
+def test_a_signature_is_chosen_by_its_name_and_without_one_it_is_the_default(house: House) -> None:
+    house.serve(tflite.two_signatures())
+    both = b'{"instance": {"left": [1, 2], "right": [10, 20]}}'
+
+    assert orjson.loads(house.predict(both, signature="add").body) == {"prediction": [11, 22]}
+    assert orjson.loads(house.predict(ONE).body) == OLD
+    assert orjson.loads(house.predict(ONE, signature="serving_default").body) == OLD
+    assert isinstance(house.predict(ONE, signature="add"), InvalidArgument)
+
+
+@pytest.mark.parametrize("signature", ["Add", "add ", "add" * 1000, "\ufffd", "0"])
+def test_a_signature_that_there_is_not_is_refused_with_those_that_there_are(house: House, signature: str) -> None:
+    house.serve(tflite.two_signatures())
+
+    reply = house.predict(ONE, signature=signature)
+
+    assert isinstance(reply, NotFound)
+    assert reply.message == (
+        f"model 'm' has no signature {signature[:80]!r}; its signatures are 'serving_default', 'add'"
+    )
+    assert house.counted() == {("m", "NOT_FOUND"): 1}
+
+
+# Numbers
+
+
+def test_the_numbers_of_a_quantized_model_are_as_the_request_asks_or_else_as_model_toml_says(house: House) -> None:
+    raw, real = b'{"instance": [-1, 0, 1, 127]}', b'{"instance": [0, 0.5, 1, 64]}'
+    for numbers, usual in (("raw", raw), ("real", real)):
+        house.put(house.load(tflite.quantized(), numbers=numbers))
+        for asked, body in (("", usual), ("raw", raw), ("real", real)):
+            reply = house.predict(body, numbers=asked)
+            assert orjson.loads(reply.body)["prediction"] == orjson.loads(body)["instance"]
+
+
+def test_real_numbers_go_in_and_out_as_npy_too(house: House) -> None:
+    house.serve(tflite.quantized())
+    given = np.array([[0, 0.5, 1, 64]], np.float32)
+
+    reply = house.predict(saved(given), content_type=NPY, accept=NPY, numbers="real")
+
+    answer = np.load(io.BytesIO(reply.body))
+    assert answer.dtype == np.float32
+    assert answer.tolist() == given.tolist()
+
+
+def test_of_a_model_that_is_not_quantized_real_numbers_are_its_own(house: House) -> None:
     house.serve(tflite.affine())
 
-    assert [sample.request["instance"] for sample in house.shelf.samples] == [[1, 2, 3, 4]]
+    assert orjson.loads(house.predict(ONE, numbers="real").body) == OLD
+
+
+@pytest.mark.parametrize("numbers", ["Real", "real, raw", "x" * 1000, "\xe9"])
+def test_another_word_for_numbers_is_refused_with_those_that_are_known(house: House, numbers: str) -> None:
+    house.serve(tflite.affine())
+
+    reply = house.predict(ONE, numbers=numbers)
+
+    assert isinstance(reply, InvalidArgument)
+    assert reply.message == f"Litepool-Numbers: expected raw or real, found {numbers[:80]!r}"
+
+
+# Sequences
+
+
+def test_a_request_s_place_in_a_sequence_reaches_the_model(house: House) -> None:
+    house.serve(tflite.running_sum())
+
+    answers = [
+        orjson.loads(house.predict(ONE, step=step).body)["prediction"][0]
+        for step in (Step("a", start=True), None, Step("a"), Step("a", end=True), None)
+    ]
+
+    assert answers == [1, 1, 2, 3, 1]
+    assert isinstance(house.predict(ONE, step=Step("a")), InvalidArgument)
+    assert house.counted() == {("m", "OK"): 5, ("m", "INVALID_ARGUMENT"): 1}
+
+
+def test_a_body_that_is_bad_begins_no_sequence(house: House) -> None:
+    house.serve(tflite.running_sum())
+
+    assert isinstance(house.predict(b"{}", step=Step("a", start=True)), InvalidArgument)
+    reply = house.predict(ONE, step=Step("a"))
+
+    assert isinstance(reply, InvalidArgument)
+    assert reply.message.startswith("there is no sequence 'a'")
+
+
+# Leaving the memory
+
+
+class Keeper(Caller):
+    """A caller that its own replies are kept with, as a future keeps what it is given."""
+
+    def refuse(self, error: LitepoolError) -> None:
+        super().refuse(error)
+        error.__dict__["caller"] = self
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda house: house.predict(ONE),
+        lambda house: house.predict(b"not JSON"),
+        lambda house: house.predict(b'{"instance": [1, 2, null, 4]}'),
+        lambda house: house.predict(ONE, content_type="image/png"),
+        lambda house: house.predict(ONE, content_type=NPY),
+        lambda house: house.predict(ONE, accept=NPY),
+        lambda house: house.predict(ONE, numbers="complex"),
+        lambda house: house.predict(ONE, signature="unknown"),
+    ],
+)
+def test_what_is_served_no_more_leaves_the_memory_with_no_circle_behind_it(
+    house: House, ask: Callable[[House], Any]
+) -> None:
+    servable = weakref.ref(house.serve(tflite.affine()))
+    gc.collect()
+    gc.disable()
+    try:
+        house.caller = Keeper()
+        ask(house)
+        house.caller = Caller()
+        house.shelf.loaded = {}
+        assert servable() is not None
+        house.plane.refresh()
+        assert servable() is None
+    finally:
+        gc.enable()
+
+
+def test_what_is_served_no_more_stays_for_the_requests_that_wait_for_it(house: House) -> None:
+    servable = house.serve(tflite.affine(), inline_us=0.0)
+    left = weakref.ref(servable)
+    opened = hold(servable)
+    house.plane.predict(Target(), Wants(JSON), ONE, house.caller)
+    house.shelf.loaded = {}
+    house.plane.refresh()
+    del servable
+
+    assert left() is not None
+    opened.set()
+    house.loop.run_until(lambda: bool(house.replies))
+
+    (reply,) = house.replies
+    assert isinstance(reply, Answer)
+    assert orjson.loads(reply.body) == OLD
+
+
+# Samples
+
+
+def opened_with(model: bytes, *samples: Sample, numbers: str = "raw", tolerance: float = 1e-3) -> Any:
+    """A model that has been opened, with as much of it as samples need; and what makes its runners."""
+    runner = Runner(model)
+    signature = runner.signature()
+    contract = contract_of(signature, None, runner.stateful())
+    config = SimpleNamespace(numbers=numbers, allowed_difference=tolerance)
+    default = SimpleNamespace(signature=signature, contract=contract)
+    return SimpleNamespace(source=SimpleNamespace(name="m"), config=config, default=default, samples=list(samples))
+
+
+def sample(instance: object, prediction: object = None, **more: Any) -> Sample:
+    answer = None if prediction is None else {"prediction": prediction}
+    return Sample(request={"instance": instance}, answer=answer, **more)
+
+
+def test_a_sample_that_the_model_does_not_take_is_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    opened = opened_with(tflite.affine(), *(sample(record) for record in ([1, 2], [1, 2, 3, 4], ["a"] * 4)))
+
+    try_samples(opened, lambda: Runner(tflite.affine()))
+
+    assert [kept.request["instance"] for kept in opened.samples] == [[1, 2, 3, 4]]
     assert "m: samples.json[0] is left out: instance: expected a list of 4 " in caplog.text
     assert "m: samples.json[2] is left out: instance[0]: expected one float32 number" in caplog.text
+
+
+def test_a_sample_on_which_the_model_fails_is_left_out_too(caplog: pytest.LogCaptureFixture) -> None:
+    opened = opened_with(tflite.lookup(), sample([1], [20]), sample([7]))
+
+    try_samples(opened, lambda: Runner(tflite.lookup()))
+
+    assert [kept.request["instance"] for kept in opened.samples] == [[1]]
+    assert "m: samples.json[1] is left out: the interpreter failed: gather index out of bounds" in caplog.text
+
+
+def test_samples_that_are_answered_as_they_say_are_kept() -> None:
+    samples = [sample([1, 2, 3, 4], [3, 5, 7, 9]), sample([0, 0, 0, 0], [1.0004, 1, 1, 1]), sample([0, 0, 0, 0])]
+    opened = opened_with(tflite.affine(), *samples)
+
+    try_samples(opened, lambda: Runner(tflite.affine()))
+
+    assert opened.samples == samples
+
+
+@pytest.mark.parametrize(
+    ("wanted", "place"), [([3, 5, 7, 9.1], r"prediction\[3\]"), ([3, 5, 7], "prediction has 4 values, and 3 were")]
+)
+def test_a_sample_that_is_answered_otherwise_refuses_the_model(wanted: list[float], place: str) -> None:
+    opened = opened_with(tflite.affine(), sample([0, 0, 0, 0], [1, 1, 1, 1]), sample([1, 2, 3, 4], wanted))
+
+    with pytest.raises(ModelError, match=rf"^samples\.json\[1\] is answered otherwise: {place}"):
+        try_samples(opened, lambda: Runner(tflite.affine()))
+
+
+def test_a_sample_s_own_tolerance_goes_before_the_model_s() -> None:
+    loose = opened_with(tflite.affine(), sample([1, 2, 3, 4], [3, 5, 7, 9.1], tolerance=0.1))
+    strict = opened_with(tflite.affine(), sample([1, 2, 3, 4], [3, 5, 7, 9.1], tolerance=1e-3), tolerance=0.1)
+
+    try_samples(loose, lambda: Runner(tflite.affine()))
+    with pytest.raises(ModelError):
+        try_samples(strict, lambda: Runner(tflite.affine()))
+
+
+def test_samples_of_a_quantized_model_are_in_the_numbers_of_its_model_toml() -> None:
+    real = opened_with(tflite.quantized(), sample([0, 0.5, 1, 64], [0, 0.5, 1, 64]), numbers="real")
+    raw = opened_with(tflite.quantized(), sample([-1, 0, 1, 127], [-1, 0, 1, 127]))
+    for opened in (real, raw):
+        try_samples(opened, lambda: Runner(tflite.quantized()))
+        assert len(opened.samples) == 1
+
+
+def test_each_sample_of_a_stateful_model_begins_with_its_first_state() -> None:
+    opened = opened_with(tflite.running_sum(), *(sample([1, 1, 1, 1], [1, 1, 1, 1]) for _ in range(3)))
+
+    try_samples(opened, lambda: Runner(tflite.running_sum()))
+
+    assert len(opened.samples) == 3

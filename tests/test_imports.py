@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -11,7 +12,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "app").rglob("*.py"))
-CHILD = "repository/conversion_child/"
+CHILDREN = ("repository/conversion_child/", "repository/engine_child/")
+
+# What opens a hostile model gives up the same rights as what converts one; it takes this module by its path.
+SANDBOX = "child_sandbox"
+ALSO_SANDBOXED = "repository/trial_child.py"
 
 
 def place(path: Path) -> str:
@@ -19,12 +24,19 @@ def place(path: Path) -> str:
 
 
 def child_modules() -> set[str]:
-    """The conversion child's modules, which are top-level ones where it runs."""
-    return {path.stem for path in FILES if place(path).startswith(CHILD)} - {"__main__"}
+    """The modules of the processes that run TensorFlow, which are top-level ones there."""
+    return {path.stem for path in FILES if place(path).startswith(CHILDREN)} - {"__main__"}
 
 
+@cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+@cache
+def imports_of(path: Path) -> frozenset[str]:
+    """The modules that a file imports."""
+    return frozenset(imported(tree_of(path)))
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -43,7 +55,7 @@ def importers(package: str) -> set[str]:
     return {
         place(path)
         for path in FILES
-        if any(name == package or name.startswith(f"{package}.") for name in imported(tree_of(path)))
+        if any(name == package or name.startswith(f"{package}.") for name in imports_of(path))
     }
 
 
@@ -89,30 +101,49 @@ def test_one_file_knows_litert() -> None:
 
 
 @pytest.mark.parametrize("package", ["tensorflow", "keras"])
-def test_only_the_conversion_child_imports_tensorflow(package: str) -> None:
-    assert all(name.startswith(CHILD) for name in importers(package))
+def test_only_the_children_import_tensorflow(package: str) -> None:
+    assert all(name.startswith(CHILDREN) for name in importers(package))
 
 
-def test_the_conversion_child_does_import_tensorflow() -> None:
-    assert importers("tensorflow")
+@pytest.mark.parametrize("child", CHILDREN)
+def test_the_children_do_import_tensorflow(child: str) -> None:
+    assert any(name.startswith(child) for name in importers("tensorflow"))
 
 
-def test_the_conversion_child_and_the_rest_do_not_import_each_other() -> None:
+def test_the_messages_that_a_child_takes_by_path_bring_nothing_else_of_ours() -> None:
+    assert not any(name.startswith("app") for name in imports_of(ROOT / "app" / "runtime" / "frames.py"))
+
+
+def test_the_children_and_the_rest_do_not_import_each_other() -> None:
     for path in FILES:
-        names = {name.partition(".")[0] for name in imported(tree_of(path))}
-        if place(path).startswith(CHILD):
+        names = {name.partition(".")[0] for name in imports_of(path)}
+        if place(path).startswith(CHILDREN):
             assert "app" not in names, place(path)
         else:
-            assert not names & child_modules(), place(path)
-            assert not any("conversion_child" in name for name in imported(tree_of(path))), place(path)
+            allowed = {SANDBOX} if place(path) == ALSO_SANDBOXED else set()
+            assert names & child_modules() == allowed, place(path)
+            assert not any("_child." in f"{name}." for name in imports_of(path)), place(path)
 
 
-def test_the_conversion_childs_modules_hide_no_others() -> None:
+def test_the_sandbox_brings_nothing_but_the_standard_library() -> None:
+    names = imports_of(ROOT / "app" / "repository" / "conversion_child" / f"{SANDBOX}.py")
+
+    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
+
+
+def test_the_childrens_modules_hide_no_others() -> None:
     known = sys.stdlib_module_names | metadata.packages_distributions().keys()
 
     assert child_modules()
     assert not child_modules() & known
     assert all(name.startswith("child_") for name in child_modules())
+
+
+def test_the_childrens_modules_have_names_of_their_own() -> None:
+    # The engine's process finds both.
+    names = [path.name for path in FILES if place(path).startswith(CHILDREN)]
+
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("package", ["fastapi", "starlette", "uvicorn", "httptools", "uvloop", "grpc"])

@@ -33,10 +33,14 @@ WRONG = [
     ("drain_seconds", "-0.5", "greater than or equal to 0"),
     ("conversion_timeout", "0", "greater than 0"),
     ("load_timeout", "-1", "greater than 0"),
+    ("poll_seconds", "-1", "greater than or equal to 0"),
+    ("settle_seconds", "inf", "finite number"),
+    ("cache_bytes", "-1", "greater than or equal to 0"),
     ("conversion_memory", "1000", "greater than or equal to 1073741824"),
     ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
     ("log_format", "xml", "'text' or 'json'"),
     ("access_log", "perhaps", "valid boolean"),
+    ("model_control", "perhaps", "valid boolean"),
 ]
 GOOD: dict[str, tuple[str, Any]] = {
     "host": ("0.0.0.0", "0.0.0.0"),
@@ -53,10 +57,14 @@ GOOD: dict[str, tuple[str, Any]] = {
     "drain_seconds": ("0", 0.0),
     "conversion_timeout": ("10", 10.0),
     "load_timeout": ("20", 20.0),
+    "poll_seconds": ("0", 0.0),
+    "settle_seconds": ("0", 0.0),
+    "cache_bytes": ("0", 0),
     "conversion_memory": (str(2**30), 2**30),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
     "access_log": ("true", True),
+    "model_control": ("1", True),
 }
 
 

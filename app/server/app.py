@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -10,15 +11,20 @@ from fastapi_offline import FastAPIOffline
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from app import __version__
-from app.dataplane import DataPlane
+from app.dataplane import DataPlane, try_samples
 from app.repository.cache import Cache
 from app.repository.convert import Converter
-from app.repository.manager import Manager
+from app.repository.manager import Manager, Policy
+from app.repository.trial import Trial
 from app.runtime.pool import Pool
 from app.runtime.servable import Lanes
-from app.server import control, errors, openapi, page
+from app.server import control, errors, memory, model_control, openapi, page
+from app.server.channel import Message
+from app.server.forward import Forwarding, Peers
+from app.server.orders import Orders
 from app.server.predict import Predict
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -28,14 +34,36 @@ _POOL_NICE = 10
 in the middle of a slow model's invoke waits for the kernel's next turn, up to 4 ms; a pool thread still gets a tenth of
 a processor that a loop would like to have for itself."""
 
+_PREDICT = (
+    "/predict",
+    "/predict/{model}",
+    "/predict/{model}/versions/{version}",
+    "/predict/{model}/labels/{label}",
+)
+
 _CLOSE_SECONDS = 0.5
 """How long the threads may take to end when all requests are answered or cut off."""
+
+
+@dataclass(frozen=True)
+class Crew:
+    """What a worker that is not alone knows of the others.
+
+    Args:
+        say: tells the parent.
+        unloaded: the models that were unloaded by request before this worker was started.
+        peers: the workers as owners of sequences.
+    """
+
+    say: Callable[[Message], None]
+    unloaded: frozenset[str]
+    peers: Peers
 
 
 class Services:
     """What one worker consists of, made on its event loop."""
 
-    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop, crew: Crew | None = None) -> None:
         self.metrics = Metrics(loop.call_later)
         self._pool = Pool(settings.pool_threads, _POOL_NICE)
         lanes = Lanes(
@@ -46,8 +74,15 @@ class Services:
             settings.inline_us,
             settings.queue_size,
         )
-        converter = Converter(Cache(settings.cache_dir), settings.conversion_timeout, settings.conversion_memory)
-        self.manager = Manager(settings.models_dir, converter, lanes, settings.default_model, settings.load_timeout)
+        cache = Cache(settings.cache_dir, settings.cache_bytes)
+        trial = Trial(cache, settings.load_timeout, settings.conversion_memory)
+        converter = Converter(cache, trial, settings.conversion_timeout, settings.conversion_memory)
+        policy = Policy(settings.load_timeout, settings.poll_seconds, settings.settle_seconds)
+        self.manager = Manager(settings.models_dir, converter, lanes, settings.default_model, policy)
+        self.manager.check = try_samples
+        self.manager.freed = memory.trim
+        self.unloaded = set(crew.unloaded) if crew is not None else set()
+        self.orders = Orders(self.manager.order, crew.say if crew is not None else None)
         self.dataplane = DataPlane(self.manager, self.metrics, settings.request_timeout)
         self.lingering = False
         """Whether, after `close`, a thread is still in an invoke that does not end."""
@@ -68,6 +103,7 @@ def create_app(
     on_settled: Callable[[Services], None] = _nothing,
     on_change: Callable[[Services], None] = _nothing,
     load_first: bool = False,
+    crew: Crew | None = None,
 ) -> FastAPI:
     """Build the application; models are loaded when its lifespan starts.
 
@@ -75,14 +111,15 @@ def create_app(
         on_settled: called on the loop once nothing of the first load is under way.
         on_change: called on the loop at the start, and after each change of what is loaded.
         load_first: the start of the lifespan waits for the first load, so that no connection is accepted before.
+        crew: None for a worker that is alone.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
-        services = app.state.services = Services(settings, loop)
+        services = app.state.services = Services(settings, loop, crew)
         settled = asyncio.Event()
-        _add_routes(app, services, settings)
+        _add_routes(app, services, settings, crew)
 
         def told() -> None:
             app.openapi_schema = None
@@ -94,13 +131,15 @@ def create_app(
                     on_settled(services)
 
         services.manager.changed = told
-        services.manager.start()
+        services.manager.start(services.unloaded)
         told()
         try:
             if load_first:
                 await settled.wait()
             yield
         finally:
+            if crew is not None:
+                crew.peers.close()
             await asyncio.to_thread(services.close)
 
     app = FastAPIOffline(
@@ -124,12 +163,15 @@ def _without_parameters(endpoint: Callable[..., Awaitable[Response]]) -> Callabl
     return answer
 
 
-def _add_routes(app: FastAPI, services: Services, settings: Settings) -> None:
-    predict = Predict(services.dataplane, settings.max_body_bytes)
-    app.router.routes.append(Route("/predict", predict, methods=["POST"]))
-    app.router.routes.append(Route("/predict/{model}", predict, methods=["POST"]))
+def _add_routes(app: FastAPI, services: Services, settings: Settings, crew: Crew | None) -> None:
+    predict: ASGIApp = Predict(services.dataplane, settings.max_body_bytes)
+    if crew is not None:
+        predict = Forwarding(predict, crew.peers)
+    for path in _PREDICT:
+        app.router.routes.append(Route(path, predict, methods=["POST"]))
     routes = control.router(services.manager, services.metrics)
     app.include_router(routes)
+    app.include_router(model_control.router(services.manager, services.orders, settings.model_control))
     for route in routes.routes:
         if isinstance(route, APIRoute):
             app.router.routes.append(Route(route.path, _without_parameters(route.endpoint), methods=["HEAD"]))

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 
 from app.repository import report
 from app.repository.manager import Manager, Status
+from app.server.predict import target_of
 from app.telemetry import metrics as exposition
 from app.telemetry.metrics import Metrics
 
@@ -42,18 +43,36 @@ def router(manager: Manager, metrics: Metrics) -> APIRouter:
 
     @routes.get("/models", tags=["models"], summary="What is loaded")
     async def models() -> Response:
-        entries = [report.brief(entry) for entry in manager.entries()]
-        return _json({"default_model": manager.default_name(), "models": entries})
+        return list_models(manager)
 
     @routes.get("/models/{model}", tags=["models"], summary="One model: specs, conversion report, profile")
     async def model(model: str) -> Response:
-        return _json(report.full(manager.entry(model)))
+        return show_model(manager, model)
+
+    @routes.get("/models/{model}/versions/{version}", tags=["models"], summary="One version of a model")
+    async def model_version(model: str, version: str) -> Response:
+        return _json(report.full(manager.entry(target_of({"model": model, "version": version}))))
 
     @routes.get("/metrics", tags=["health"], summary="Prometheus metrics of all workers together")
     async def prometheus() -> Response:
         return Response(metrics.render(), media_type=exposition.CONTENT_TYPE)
 
     return routes
+
+
+def list_models(manager: Manager) -> Response:
+    """What is loaded, a line each."""
+    entries = [report.brief(entry) for entry in manager.entries()]
+    return _json({"default_model": manager.default_name(), "models": entries})
+
+
+def show_model(manager: Manager, model: str) -> Response:
+    """All of one model.
+
+    Raises:
+        NotFound: there is none of that name.
+    """
+    return _json(report.of_versions(manager.versions(model), manager.labels(model)))
 
 
 def _json(body: Any, status: int = 200) -> Response:

@@ -28,6 +28,7 @@ from uvicorn.server import ServerState
 from app.errors import Internal, TooLarge
 from app.server.errors import new_request_id
 from app.server.lane import Head, Lane, Turn
+from app.server.sequence import SEQUENCE_HEADERS
 
 log = logging.getLogger(__name__)
 
@@ -196,6 +197,7 @@ class Express(HttpToolsProtocol):
             self.url in self.lane.paths
             and parser.get_method() == b"POST"
             and parser.get_http_version() == "1.1"
+            and not any(name in SEQUENCE_HEADERS for name, _ in self.headers)
             and not self.expect_100_continue
             and not self.pipeline
             and (self.cycle is None or self.cycle.response_complete)
@@ -296,7 +298,7 @@ class Express(HttpToolsProtocol):
             if head.route is not None:
                 job = self.lane.dataplane.run(head.route, body, turn)
             else:
-                job = self.lane.dataplane.predict(head.model, body, head.content_type, head.accept, turn)
+                job = self.lane.dataplane.predict(head.target, head.wants, body, turn)
             if turn.body is None:
                 turn.job = job
         except Exception as error:  # noqa: BLE001  As for any request: it is logged, and the caller is told.

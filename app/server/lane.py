@@ -6,12 +6,13 @@ from typing import NamedTuple
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from app.dataplane import JSON, DataPlane, Route
+from app.dataplane import JSON, DataPlane, Route, Wants
 from app.errors import LitepoolError, Unavailable, UnsupportedFormat
 from app.protocols.npy import MEDIA_TYPE as NPY
+from app.repository.manager import Target
 from app.runtime.job import Job
 from app.server.errors import STATUS, error_body
-from app.server.predict import unsupported
+from app.server.predict import path_of, unsupported, wants_of
 
 _HEADS_KEPT = 4096
 _LONGEST_KEPT = 1024
@@ -28,9 +29,8 @@ class Head(NamedTuple):
     `route` is what serves it, of a head that is kept.
     """
 
-    model: str | None
-    content_type: str
-    accept: str
+    target: Target
+    wants: Wants
     length: int
     keep_alive: bool
     url: bytes
@@ -50,7 +50,7 @@ class Lane:
         self.max_body = max_body
         self.closed = closed
         self.dataplane: DataPlane
-        self.paths: Mapping[bytes, str | None] = {}
+        self.paths: Mapping[bytes, Target] = {}
         self.heads: dict[bytes, Head] = {}
         """What heads mean, by their very bytes: clients send the same few again and again, and reading one costs as
         much as decoding the body under it. Only heads that uvicorn's parser has taken, each of a request that came in
@@ -64,15 +64,15 @@ class Lane:
         self.begins: dict[bytes, bytes] = {}
         """What a good answer begins with, up to where its length goes, by its kind."""
 
-    def open(self, dataplane: DataPlane, names: list[str]) -> None:
-        """Make `/predict` and `/predict/{model}` of these models express; to be called whenever what serves changes."""
+    def open(self, dataplane: DataPlane) -> None:
+        """Make the prediction routes of what serves express; to be called whenever that changes."""
         self.dataplane = dataplane
-        self.paths = {b"/predict": None, **{b"/predict/" + name.encode(): name for name in names}}
+        self.paths = {path_of(target): target for target in (*dataplane.targets, Target())}
         self.heads.clear()
 
     def head(self, url: bytes, headers: list[tuple[bytes, bytes]], keep_alive: bool) -> Head:
         """What a request's parsed head comes to; its path is one of `paths`."""
-        content_type = accept = length = coding = b""
+        content_type = accept = length = coding = signature = numbers = b""
         for name, value in headers:
             if name == b"content-type":
                 content_type = value
@@ -82,12 +82,15 @@ class Lane:
                 length = value
             elif name == b"content-encoding":
                 coding = value
+            elif name == b"litepool-signature":
+                signature = value
+            elif name == b"litepool-numbers":
+                numbers = value
         refusal = unsupported(coding, content_type) if coding or b";" in content_type else None
         # The parser has refused a length that is no number, or that does not fit 64 bits.
         return Head(
             self.paths[url],
-            content_type.decode("latin-1"),
-            accept.decode("latin-1"),
+            wants_of(content_type, accept, signature, numbers),
             int(length) if length else -1,
             keep_alive,
             url,
@@ -98,7 +101,7 @@ class Lane:
         """Remember what these bytes, a whole head up to its empty line, come to."""
         if len(text) <= _LONGEST_KEPT and head.refusal is None and head.length <= self.max_body:
             try:
-                route = self.dataplane.route(head.model, head.content_type, head.accept)
+                route = self.dataplane.route(head.target, head.wants)
             except LitepoolError:
                 return
             if len(self.heads) >= _HEADS_KEPT:

@@ -34,6 +34,11 @@ def give_back() -> None:
     """
     gc.collect()
     gc.freeze()
+    trim()
+
+
+def trim() -> None:
+    """Return what is free to the system: after a model has left the memory."""
     libc = _libc()
     if libc is not None:
         libc.malloc_trim(0)

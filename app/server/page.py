@@ -9,6 +9,8 @@ from app import __version__
 from app.repository import report
 from app.repository.loader import Opened, show_us
 from app.repository.manager import Entry, Manager
+from app.repository.variants import SHOWN_ROWS
+from app.tensors import Scaling
 
 _LONGEST_REQUEST = 600
 
@@ -32,7 +34,8 @@ pre { white-space: pre-wrap; background: var(--soft); padding: .8rem 1rem; borde
 def render(manager: Manager, host: str) -> str:
     """The page as it is now; `host` is what the browser calls us."""
     status, reason = manager.status()
-    models = "".join(_model(entry, manager.default_name(), host) for entry in manager.entries())
+    names = dict.fromkeys(entry.name for entry in manager.entries())
+    models = "".join(_model(manager.versions(name), manager, host) for name in names)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Litepool</title>
 <style>{_STYLE}</style></head><body>
@@ -45,34 +48,44 @@ def render(manager: Manager, host: str) -> str:
 """
 
 
-def _model(entry: Entry, default: str | None, host: str) -> str:
-    model = report.full(entry)
-    name = entry.name
+def _model(entries: list[Entry], manager: Manager, host: str) -> str:
+    name = entries[0].name
+    labels = manager.labels(name)
+    model = report.of_versions(entries, labels)
+    entry = next(entry for entry in entries if entry.version == model["version"])
     parts = [
         f'<h2>{escape(name)} <span class="state {model["state"]}">{model["state"]}</span></h2>',
         f"<p>{escape(model['description'])}</p>" if model["description"] else "",
         f"<p>{escape(model['reason'])}</p>" if model["reason"] else "",
+        _versions(model["versions"]) if len(entries) > 1 or labels else "",
     ]
     if entry.loaded is not None:
-        path = "/predict" if name == default else f"/predict/{name}"
-        parts += [_tensors(model["signature"]), _times(model), _lane(model["lane"])]
+        path = "/predict" if name == manager.default_name() else f"/predict/{name}"
+        parts += [_signatures(model), _tensors(model["signature"]), _times(model), _variants(model["variants"])]
+        parts.append(_lane(model))
         parts.append(_call(f"{host}{path}", entry.loaded.opened))
     return "".join(parts)
 
 
 def _tensors(signature: dict[str, Any]) -> str:
     rows = "".join(
-        f"<tr><td>{kind}</td><td>{escape(tensor['name'])}</td><td>{tensor['dtype']}</td><td>{tensor['shape']}</td></tr>"
+        f"<tr><td>{kind}</td><td>{escape(tensor['name'])}</td><td>{_dtype(tensor)}</td><td>{tensor['shape']}</td></tr>"
         for kind in ("input", "output")
         for tensor in signature[kind + "s"]
     )
     return f"<table><tr><th></th><th>name</th><th>dtype</th><th>shape</th></tr>{rows}</table>"
 
 
+def _dtype(tensor: dict[str, Any]) -> str:
+    scaling = tensor.get("scaling")
+    return f"{tensor['dtype']}, which means {Scaling(**scaling)}" if scaling else str(tensor["dtype"])
+
+
 def _times(model: dict[str, Any]) -> str:
     conversion = model["conversion"]
     if conversion is None:
-        return f"<p>The interpreter takes {show_us(model['profile']['invoke_us']['1'])} for one record.</p>"
+        who = "TensorFlow" if model["engine"] == "tensorflow" else "The interpreter"
+        return f"<p>{who} takes {show_us(model['profile']['invoke_us']['1'])} for one record.</p>"
     times = conversion["one_record_us"]
     rows = "".join(
         f'<tr><td>{escape(way)}</td><td class="n">{show_us(took)}</td>'
@@ -87,8 +100,57 @@ def _times(model: dict[str, Any]) -> str:
     )
 
 
-def _lane(lane: dict[str, Any]) -> str:
-    return f"<p>Runs {escape(report.where(lane))}; {escape(report.sharing(lane))}.</p>"
+def _versions(versions: list[dict[str, Any]]) -> str:
+    rows = "".join(
+        f"<tr><td class='n'>{version['version']}</td>"
+        f'<td><span class="state {version["state"]}">{version["state"]}</span></td>'
+        f"<td>{escape(', '.join(version['labels']))}</td><td>{escape(version['reason'])}</td></tr>"
+        for version in versions
+    )
+    return f"<table><tr><th>version</th><th></th><th>labels</th><th></th></tr>{rows}</table>"
+
+
+def _signatures(model: dict[str, Any]) -> str:
+    names, left_out = list(model["signatures"]), model["signatures_left_out"]
+    if len(names) == 1 and not left_out:
+        return ""
+    others = f"Its signatures are {', '.join(names)}; the first is the default, and is shown."
+    missing = "".join(f" {name} is not served: {reason}." for name, reason in left_out.items())
+    return f"<p>{escape(others + missing)}</p>"
+
+
+def _variants(variants: dict[str, Any] | None) -> str:
+    """The forms among which the fastest within the tolerance was chosen."""
+    if variants is None or len(variants) == 1:
+        return ""
+    rows = ""
+    for name, found in variants.items():
+        shown = f"<b>{escape(name)}</b>, served" if found["served"] else escape(name)
+        if "error" in found:
+            rows += f'<tr><td>{shown}</td><td colspan="6">{escape(found["error"])}</td></tr>'
+            continue
+        costs = "".join(
+            f'<td class="n">{show_us(found["invoke_us"][rows_]) if rows_ in found["invoke_us"] else ""}</td>'
+            for rows_ in map(str, SHOWN_ROWS)
+        )
+        top = "" if found["top_class"] is None else f"{found['top_class']:.1%}"
+        rows += (
+            f'<tr><td>{shown}</td><td class="n">{found["bytes"]:,}</td>{costs}'
+            f'<td class="n">{found["difference"]:.1e}</td><td class="n">{top}</td></tr>'
+        )
+    heads = "".join(f"<th>{rows_} record{'s' * (rows_ > 1)}</th>" for rows_ in SHOWN_ROWS)
+    return (
+        f"<table><tr><th>weights</th><th>bytes</th>{heads}<th>difference</th><th>same top class</th></tr>{rows}</table>"
+    )
+
+
+def _lane(model: dict[str, Any]) -> str:
+    lane, batching = model["lane"], model["batching"]
+    slow = f"<p><b>The slow road:</b> TensorFlow runs it, because {escape(model['slow'])}.</p>" if model["slow"] else ""
+    return (
+        f"{slow}<p>Runs {escape(report.where(lane))}; {escape(report.sharing(lane))}.</p>"
+        f'<p class="soft">Batches: {escape(batching["class"])}, {escape(batching["because"])}.</p>'
+    )
 
 
 def _call(url: str, opened: Opened) -> str:

@@ -1,17 +1,23 @@
 """`POST /predict[/{model}]` as a plain ASGI endpoint: no framework between the bytes and the dataplane."""
 
 import asyncio
+import re
+from collections.abc import Mapping
 from contextlib import suppress
 
 from starlette.types import Receive, Scope, Send
 
-from app.dataplane import DataPlane
-from app.errors import LitepoolError, TooLarge, UnsupportedFormat
-from app.runtime.job import Job
+from app.dataplane import DataPlane, Wants
+from app.errors import LitepoolError, NotFound, TooLarge, UnsupportedFormat
+from app.repository.manager import Target
+from app.runtime.job import Job, Step
 from app.server.errors import error_response
+from app.server.sequence import step_of
 
 _DROP_SECONDS = 30.0
 """How long the rest of a refused body may take to come."""
+
+_VERSION = re.compile(r"[0-9]{1,18}")
 
 _CHARSETS = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii"})
 
@@ -44,11 +50,16 @@ class Predict:
                 raise refusal
             body = await incoming.read(headers, self._max_body)
         except LitepoolError as error:
-            await self._refuse(error, incoming, send)
+            await refuse_unread(error, incoming, send, self._max_body)
             return
         except ClientGone:
             return
-        reply = await self._reply(scope["path_params"].get("model"), body, headers, receive)
+        try:
+            target, step = target_of(scope["path_params"]), step_of(scope["headers"])
+        except LitepoolError as error:
+            await error_response(error)(scope, receive, send)
+            return
+        reply = await self._reply(target, step, body, headers, receive)
         if reply is None:
             return
         if isinstance(reply, LitepoolError):
@@ -65,32 +76,55 @@ class Predict:
         )
         await send({"type": "http.response.body", "body": answer})
 
-    async def _refuse(self, error: LitepoolError, incoming: "Incoming", send: Send) -> None:
-        """Answer before the body is whole; the answer is not over for the server until the rest of it is dropped.
-
-        If the connection closes then, it does so with nothing unread: that would be a reset, which takes the answer
-        from a client that is still sending.
-        """
-        response = error_response(error)
-        await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
-        await send({"type": "http.response.body", "body": bytes(response.body), "more_body": True})
-        with suppress(ClientGone, TimeoutError):
-            async with asyncio.timeout(_DROP_SECONDS):
-                await incoming.drop(2 * self._max_body)
-        await send({"type": "http.response.body", "body": b""})
-
     async def _reply(
-        self, model: str | None, body: bytes, headers: dict[bytes, bytes], receive: Receive
+        self, target: Target, step: Step | None, body: bytes, headers: dict[bytes, bytes], receive: Receive
     ) -> Answer | LitepoolError | None:
         """The dataplane's reply; None when the client went away before it came."""
         caller = Caller()
-        content_type = headers.get(b"content-type", b"").decode("latin-1")
-        accept = headers.get(b"accept", b"").decode("latin-1")
-        job = self._dataplane.predict(model, body, content_type, accept, caller)
+        wants = wants_of(*(headers.get(name, b"") for name in WANTS))
+        job = self._dataplane.predict(target, wants, body, caller, step)
         if caller.reply.done():
             return caller.reply.result()
         assert job is not None
         return await _unless_gone(caller.reply, job, receive)
+
+
+WANTS = (b"content-type", b"accept", b"litepool-signature", b"litepool-numbers")
+"""The headers that `wants_of` takes, in its order."""
+
+
+def wants_of(content_type: bytes, accept: bytes, signature: bytes, numbers: bytes) -> Wants:
+    """What a request's headers ask for. Names of signatures, which may be any text, are sent as UTF-8."""
+    return Wants(
+        content_type.decode("latin-1"),
+        accept.decode("latin-1"),
+        signature.decode("utf-8", "replace"),
+        numbers.decode("latin-1"),
+    )
+
+
+def target_of(parameters: Mapping[str, str]) -> Target:
+    """What a path asks for.
+
+    Raises:
+        NotFound: a version that is no number.
+    """
+    version = parameters.get("version")
+    if version is not None and not _VERSION.fullmatch(version):
+        raise NotFound(f"no version {version[:80]!r}: versions are positive integers")
+    return Target(parameters.get("model"), int(version) if version else None, parameters.get("label"))
+
+
+def path_of(target: Target) -> bytes:
+    """The path by which requests ask for it."""
+    path = "/predict"
+    if target.model is not None:
+        path += f"/{target.model}"
+    if target.version is not None:
+        path += f"/versions/{target.version}"
+    if target.label is not None:
+        path += f"/labels/{target.label}"
+    return path.encode()
 
 
 class Caller:
@@ -167,6 +201,21 @@ class Incoming:
         assert isinstance(chunk, bytes)
         self._size += len(chunk)
         return chunk
+
+
+async def refuse_unread(error: LitepoolError, incoming: Incoming, send: Send, max_body: int) -> None:
+    """Answer before the body is whole; the answer is not over for the server until the rest of it is dropped.
+
+    If the connection closes then, it does so with nothing unread: that would be a reset, which takes the answer from a
+    client that is still sending.
+    """
+    response = error_response(error)
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": bytes(response.body), "more_body": True})
+    with suppress(ClientGone, TimeoutError):
+        async with asyncio.timeout(_DROP_SECONDS):
+            await incoming.drop(2 * max_body)
+    await send({"type": "http.response.body", "body": b""})
 
 
 def unsupported(coding: bytes, content_type: bytes) -> UnsupportedFormat | None:

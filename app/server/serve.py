@@ -17,6 +17,7 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from app.server.app import Services
 from app.server.express import Express
 from app.server.handover import Taker
+from app.server.inlet import Inlet
 from app.server.lane import Lane
 from app.server.listen import BACKLOG_SECONDS, refuse_new
 from app.settings import Settings
@@ -35,13 +36,22 @@ class Server(uvicorn.Server):
 
     Args:
         taker: where connections come from, in a worker that does not listen itself.
+        inlet: where the requests that other workers pass on come from, if there are any.
     """
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_seconds: float, taker: Taker | None = None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        drain_seconds: float,
+        taker: Taker | None = None,
+        inlet: Inlet | None = None,
+    ) -> None:
         super().__init__(config)
         self._app = app
         self._drain_seconds = drain_seconds
         self._taker = taker
+        self._inlet = inlet
         self._taken_all = asyncio.Event()
         self._adoptions: set[asyncio.Task[None]] = set()
 
@@ -55,6 +65,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self._taker is not None:
             asyncio.get_running_loop().add_reader(self._taker.fileno(), self._take, self._taker)
+        if self._inlet is not None:
+            await self._inlet.open()
 
     def _take(self, taker: Taker) -> None:
         try:
@@ -87,17 +99,22 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         services: Services = self._app.state.services
         services.manager.drain()
+        services.orders.close()
         log.info("draining: %d connections are open", len(self.server_state.connections))
         # From here on every answer closes its connection.
         self.server_state.default_headers = [*self.server_state.default_headers, CLOSE_HEADER]
-        await self._stop_listening(sockets or [])
+        alone = await self._stop_listening(sockets or [])
+        begun = monotonic()
         await self._finish_connections()
+        if self._inlet is not None:
+            left = 0.0 if self.force_exit else max(0.0, begun + self._drain_seconds - monotonic())
+            await self._inlet.close(left, alone)
         await super().shutdown([])
 
-    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
+    async def _stop_listening(self, sockets: list[socket.socket]) -> bool:
+        """Take no more connections; whether it is this worker alone that stops, and not the server."""
         if self._taker is not None:
-            await self._take_the_last(self._taker)
-            return
+            return await self._take_the_last(self._taker)
         for sock in sockets:
             refuse_new(sock)
         # The kernel finishes the connections that it has begun, and the loop accepts them.
@@ -106,16 +123,19 @@ class Server(uvicorn.Server):
             server.close()
         for sock in sockets:
             sock.close()
+        return False
 
-    async def _take_the_last(self, taker: Taker) -> None:
+    async def _take_the_last(self, taker: Taker) -> bool:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._taken_all.wait(), _LAST_GIFT_SECONDS)
-        if not self._taken_all.is_set():
-            # It is this worker alone that stops. What was given before can still be read.
+        alone = not self._taken_all.is_set()
+        if alone:
+            # What was given before can still be read.
             taker.refuse()
             await self._taken_all.wait()
         if self._adoptions:
             await asyncio.wait(self._adoptions)
+        return alone
 
     async def _finish_connections(self) -> None:
         """Wait for requests under way; close idle connections after a grace, and all when the drain's time is up."""

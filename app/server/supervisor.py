@@ -1,6 +1,5 @@
 """The parent of several workers: starts them, gives them connections, replaces those that die, and stops them."""
 
-import json
 import logging
 import os
 import selectors
@@ -10,13 +9,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
 from time import monotonic, sleep
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
+from app.server.channel import Message, Reader, Writer
+from app.server.dispatch import Dispatch
 from app.server.handover import Giver
 from app.server.listen import BACKLOG_SECONDS, refuse_new
 from app.settings import Settings
@@ -34,16 +35,30 @@ _MOST_AT_ONCE = 64
 
 _BREATH_SECONDS = 0.1
 
+_LONGEST_FOLDER = 80
+"""Characters of a temporary folder's name that leave room for a socket's: its path has 104 bytes or 108 (unix(7))."""
+
 
 @dataclass(eq=False)
 class Worker:
-    """A child process, and the pipe on which it tells that it is ready; the pipe's end is the process's end."""
+    """A child process, and the pipes on which it speaks and is spoken to; the end of the first is the process's end.
 
+    `index` is its place among the workers, which one that replaces it takes over.
+    """
+
+    index: int
     process: "subprocess.Popen[bytes]"
     status: BinaryIO
+    reader: Reader
+    writer: Writer
     giver: Giver
     started: float = field(default_factory=monotonic)
     report: dict[str, Any] | None = None
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        assert self.process.stdin is not None
+        return self.process.stdin
 
 
 class Supervisor:
@@ -58,7 +73,6 @@ class Supervisor:
         self._sock = sock
         self._ready = ready
         self._told = False
-        self._stopping = False
         self._young_deaths = 0
         self._workers: set[Worker] = set()
         self._selector = selectors.DefaultSelector()
@@ -66,10 +80,20 @@ class Supervisor:
         """A connection that no worker has room for,"""
         self._full: list[Giver] = []
         """and those whose room is waited for, if there are any workers."""
+        self._dispatch = Dispatch[Worker](self._tell, settings.conversion_timeout + settings.load_timeout)
+        self._folder = ""
+        """Where the workers' own sockets are."""
+        self._farewell = (-1, -1)
+        """The ends of the workers' pipe of that name."""
 
     def run(self) -> int:
         """Supervise; the exit code: 0, or 1 when workers cannot live."""
-        with tempfile.TemporaryDirectory(prefix="litepool-metrics-") as metrics:
+        # A folder so made is this user's alone.
+        short = None if len(tempfile.gettempdir()) <= _LONGEST_FOLDER else "/tmp"  # noqa: S108  made by mkdtemp
+        with (
+            tempfile.TemporaryDirectory(prefix="litepool-metrics-") as metrics,
+            tempfile.TemporaryDirectory(prefix="litepool-", dir=short) as self._folder,
+        ):
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
             wake_read, wake_write = os.pipe()
             for end in (wake_read, wake_write):
@@ -78,45 +102,82 @@ class Supervisor:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: None)
             self._selector.register(wake_read, selectors.EVENT_READ)
-            for _ in range(self._settings.workers):
-                self._start()
-            self._selector.register(self._sock, selectors.EVENT_READ, self._accept)
-            return self._supervise(wake_read)
+            self.start()
+            while self.turn(wake_read):
+                if self._young_deaths >= _YOUNG_DEATHS:
+                    log.error(
+                        "%d workers died within %g s of their start: giving up", self._young_deaths, _YOUNG_SECONDS
+                    )
+                    self._stop()
+                    return 1
+            self._stop()
+            return 0
 
-    def _supervise(self, wake: int) -> int:
-        while True:
-            for key, _ in self._selector.select():
-                if key.fd == wake:
-                    os.read(wake, 1024)
-                    return self._stop()
-                key.data()
-            if self._young_deaths >= _YOUNG_DEATHS:
-                log.error("%d workers died within %g s of their start: giving up", self._young_deaths, _YOUNG_SECONDS)
-                self._stop()
-                return 1
+    def start(self) -> None:
+        """Start the workers, and accept connections for them from now on."""
+        self._farewell = os.pipe()
+        for index in range(self._settings.workers):
+            self._start(index)
+        self._selector.register(self._sock, selectors.EVENT_READ, self._accept)
 
-    def _start(self, *options: str) -> None:
-        read, write = os.pipe()
-        giver = Giver()
-        # Without -P a folder called app in the current one would be taken for ours.
-        command = [sys.executable, "-P", "-m", "app.server.worker", *map(str, (*giver.passed, write)), *options]
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            pass_fds=(*giver.passed, write),
-            # The terminal's Ctrl-C is for the parent, which ends the workers in order.
-            process_group=0,
-        )
-        os.close(write)
-        giver.handed()
+    def turn(self, wake: int) -> bool:
+        """Wait until there is something to do, and do it; False if it is that `wake` can be read."""
+        for key, _ in self._selector.select(self._dispatch.left_seconds()):
+            if key.fd == wake:
+                return False
+            key.data()
+        self._dispatch.expire()
+        return True
+
+    def _start(self, index: int) -> None:
+        with ExitStack() as stack:
+            read, write = os.pipe()
+            stack.callback(os.close, write)
+            status = os.fdopen(read, "rb", buffering=0)
+            giver = Giver()
+            stack.callback(giver.handed)
+            passed = (*giver.passed, write, *self._farewell)
+            # Without -P a folder called app in the current one would be taken for ours.
+            command = [sys.executable, "-P", "-m", "app.server.worker", *map(str, passed)]
+            try:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    pass_fds=passed,
+                    # The terminal's Ctrl-C is for the parent, which ends the workers in order.
+                    process_group=0,
+                )
+            except OSError:
+                status.close()
+                giver.close()
+                raise
         assert process.stdin is not None
-        process.stdin.write(self._settings.model_dump_json().encode() + b"\n")
-        process.stdin.flush()
-        worker = Worker(process, os.fdopen(read, "rb", buffering=0), giver)
+        writer = Writer(process.stdin.fileno())
+        worker = Worker(index, process, status, Reader(read), writer, giver)
         self._workers.add(worker)
         self._selector.register(worker.status, selectors.EVENT_READ, partial(self._heard, worker))
+        setup = {
+            "settings": self._settings.model_dump(mode="json"),
+            "index": index,
+            "folder": self._folder,
+            "unloaded": self._dispatch.unloaded,
+            # One that replaces another gets no connection before it has models to answer with.
+            "load_first": self._told,
+        }
+        self._tell(worker, {"setup": setup})
+        self._dispatch.join(worker)
         if self._held is not None:
             self._release()
+
+    def _tell(self, worker: Worker, message: Message) -> None:
+        if worker in self._workers and not worker.writer.send(message):
+            stdin = worker.stdin
+            if stdin not in self._selector.get_map():
+                self._selector.register(stdin, selectors.EVENT_WRITE, partial(self._tell_rest, worker))
+
+    def _tell_rest(self, worker: Worker) -> None:
+        if worker in self._workers and worker.writer.flush():
+            self._selector.unregister(worker.stdin)
 
     def _accept(self) -> None:
         """Take what waits, and give each connection to the worker that has the fewest."""
@@ -169,18 +230,29 @@ class Supervisor:
         self._give(connection)
 
     def _heard(self, worker: Worker) -> None:
-        line = worker.status.readline()
-        if line.endswith(b"\n"):
-            worker.report = json.loads(line)
-            self._young_deaths = 0
-            self._all_loaded()
+        try:
+            messages = worker.reader.read()
+        except EOFError:
+            self._replace(worker)
             return
+        for message in messages:
+            if "report" in message:
+                worker.report = message["report"]
+                self._young_deaths = 0
+                self._all_loaded()
+                if self._held is not None:
+                    # Until now the connection waited for the others alone, which may hang.
+                    self._release()
+            else:
+                self._dispatch.heard(worker, message)
+
+    def _replace(self, worker: Worker) -> None:
         code = self._bury(worker)
         log.error("worker %d died (%s) and is replaced", worker.process.pid, show_exit(code))
         self._young_deaths = self._young_deaths + 1 if monotonic() - worker.started < _YOUNG_SECONDS else 0
         while self._young_deaths < _YOUNG_DEATHS:
             try:
-                self._start(*(["--replacement"] if self._told else []))
+                self._start(worker.index)
             except OSError as error:
                 # No process, no descriptor or no memory to be had for the moment.
                 log.error("a worker could not be started: %s", error)
@@ -195,28 +267,25 @@ class Supervisor:
         if len(reports) < len(self._workers):
             return
         for worker in self._workers:
-            assert worker.process.stdin is not None
-            with suppress(OSError):
-                worker.process.stdin.write(b".")
-                worker.process.stdin.flush()
+            self._tell(worker, {"settled": True})
         if not self._told:
             self._told = True
             self._ready(reports[0])
 
     def _bury(self, worker: Worker) -> int:
-        if worker.status in self._selector.get_map():
-            self._selector.unregister(worker.status)
-        worker.status.close()
+        for pipe in (worker.status, worker.stdin):
+            if pipe in self._selector.get_map():
+                self._selector.unregister(pipe)
+            pipe.close()
         self._workers.discard(worker)
+        self._dispatch.leave(worker)
         worker.giver.usable = False
         if worker.giver in self._full:
             self._release()
         worker.giver.close()
-        assert worker.process.stdin is not None
-        worker.process.stdin.close()
         return worker.process.wait()
 
-    def _stop(self) -> int:
+    def _stop(self) -> None:
         refuse_new(self._sock)
         # The kernel finishes the connections that it has begun.
         begun = monotonic() + BACKLOG_SECONDS
@@ -231,6 +300,8 @@ class Supervisor:
         for giver in self._full:
             self._selector.unregister(giver)
         self._full = []
+        for end in self._farewell:
+            os.close(end)
         for worker in self._workers:
             worker.giver.close()
             worker.process.terminate()
@@ -245,7 +316,6 @@ class Supervisor:
             if code not in (0, -signal.SIGTERM):
                 log.error("worker %d ended with %s", worker.process.pid, show_exit(code))
             self._bury(worker)
-        return 0
 
 
 def show_exit(code: int) -> str:

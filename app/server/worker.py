@@ -1,7 +1,8 @@
 """One process that serves: the whole server when there is one worker, else a child of `supervisor`.
 
-As a child it is run as `python -m app.server.worker CHANNEL_FD COUNT_FD STATUS_FD`, with its settings as one JSON line
-on standard input, which then stays open for as long as the parent lives.
+As a child it is run as `python -m app.server.worker CHANNEL_FD COUNT_FD STATUS_FD ENDED_FD HELD_FD`: the first two are
+its `Taker`'s, on the third it speaks to its parent, and the last two are its `Farewell`'s. What the parent says comes
+on standard input, which stays open for as long as the parent lives; first of all comes the setup.
 """
 
 import asyncio
@@ -10,13 +11,17 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-
-import orjson
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 from app.repository.manager import State
 from app.server import memory
-from app.server.app import Services, create_app
+from app.server.app import Crew, Services, create_app
+from app.server.channel import Message, Reader, encode
+from app.server.forward import Peers
 from app.server.handover import Taker
+from app.server.inlet import Farewell, Inlet
 from app.server.lane import Lane
 from app.server.serve import Server, make_config, run
 from app.settings import Settings
@@ -29,10 +34,12 @@ _SWITCH_SECONDS = 0.0005
 def report(services: Services) -> dict[str, object]:
     """What the ready line is made of."""
     entries = services.manager.entries()
+    serving = list(dict.fromkeys(entry.name for entry in entries if entry.state is State.AVAILABLE))
+    failed = [entry for entry in entries if entry.state is State.FAILED]
     return {
         "reason": services.manager.why_nothing(),
-        "serving": [entry.name for entry in entries if entry.state is State.AVAILABLE],
-        "failed": [entry.name for entry in entries if entry.state is State.FAILED],
+        "serving": serving,
+        "failed": [f"{entry.name} {entry.version}" if entry.name in serving else entry.name for entry in failed],
     }
 
 
@@ -42,8 +49,14 @@ def work(
     on_settled: Callable[[Services], None],
     on_change: Callable[[Services], None] = lambda _: None,
     load_first: bool = False,
+    crew: Crew | None = None,
+    farewell: Farewell | None = None,
 ) -> None:
-    """Serve what comes to a listening socket, or from a parent, until told to stop; the rest as for `create_app`."""
+    """Serve what comes to a listening socket, or from a parent, until told to stop; the rest as for `create_app`.
+
+    Args:
+        farewell: of a worker with a crew.
+    """
     memory.stay_small()
     sys.setswitchinterval(_SWITCH_SECONDS)
     log_config = log_setup.configure(settings.log_level, settings.log_format)
@@ -51,23 +64,88 @@ def work(
     lane = Lane(settings.max_body_bytes, taker.closed if taker is not None else None)
 
     def changed(services: Services) -> None:
-        lane.open(services.dataplane, [entry.name for entry in services.manager.entries()])
+        lane.open(services.dataplane)
         on_change(services)
 
     def settled(services: Services) -> None:
         memory.give_back()
         on_settled(services)
 
-    app = create_app(settings, settled, changed, load_first)
-    server = Server(make_config(app, lane, settings, log_config), app, settings.drain_seconds, taker)
+    app = create_app(settings, settled, changed, load_first, crew)
+    inlet = None
+    if crew is not None and farewell is not None:
+        inlet = Inlet(app, crew.peers.socket_of(crew.peers.index), settings.max_body_bytes, farewell)
+    server = Server(make_config(app, lane, settings, log_config), app, settings.drain_seconds, taker, inlet)
     run(server, [] if isinstance(source, Taker) else [source])
 
 
-def main() -> None:
-    taker = Taker(int(sys.argv[1]), int(sys.argv[2]))
-    status = os.fdopen(int(sys.argv[3]), "wb", buffering=0)
-    settings = Settings.model_validate_json(sys.stdin.buffer.readline())
+class Parent:
+    """The process that has started this one.
 
+    Args:
+        heard: where it speaks to us; the end of that is its end.
+        said: where it hears us.
+    """
+
+    def __init__(self, heard: int, said: int) -> None:
+        self._heard = heard
+        self._said = said
+        self._reader = Reader(heard)
+        self._early: list[Message] = []
+
+    def setup(self) -> dict[str, Any]:
+        """Wait for the first message.
+
+        Raises:
+            EOFError: the parent has died.
+        """
+        while not self._early:
+            self._early = self._reader.read()
+        setup: dict[str, Any] = self._early.pop(0)["setup"]
+        return setup
+
+    def say(self, message: Message) -> None:
+        left = memoryview(encode(message))
+        # The end of a parent is heard where it speaks.
+        with suppress(BrokenPipeError):
+            while left:
+                left = left[os.write(self._said, left) :]
+
+    def listen(self, services: Services) -> None:
+        """Do from now on what the parent says, on the running loop."""
+        for message in self._early:
+            self._obey(message, services)
+        asyncio.get_running_loop().add_reader(self._heard, self._speaks, services)
+
+    def _speaks(self, services: Services) -> None:
+        try:
+            messages = self._reader.read()
+        except EOFError:
+            asyncio.get_running_loop().remove_reader(self._heard)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        for message in messages:
+            self._obey(message, services)
+
+    def _obey(self, message: Message, services: Services) -> None:
+        if "settled" in message:
+            services.manager.peers_settled = True
+        else:
+            services.orders.heard(message)
+
+
+def main() -> None:
+    channel, count, said, ended, held = map(int, sys.argv[1:])
+    parent = Parent(sys.stdin.fileno(), said)
+    try:
+        setup = parent.setup()
+    except EOFError:
+        return
+    settings = Settings.model_validate(setup["settings"])
+    peers = Peers(
+        Path(setup["folder"]), setup["index"], settings.workers, settings.max_body_bytes, settings.request_timeout
+    )
+    crew = Crew(parent.say, frozenset(setup["unloaded"]), peers)
     listening = False
 
     def changed(services: Services) -> None:
@@ -75,21 +153,20 @@ def main() -> None:
         if not listening:
             listening = True
             services.manager.peers_settled = False
-            asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _parent_said, services)
+            parent.listen(services)
 
     def settled(services: Services) -> None:
-        status.write(orjson.dumps(report(services)) + b"\n")
+        parent.say({"report": report(services)})
 
-    work(settings, taker, settled, changed, load_first="--replacement" in sys.argv)
-
-
-def _parent_said(services: Services) -> None:
-    """Hear the parent: a byte says that all workers have loaded, the end that it died without a word."""
-    if os.read(sys.stdin.fileno(), 1):
-        services.manager.peers_settled = True
-    else:
-        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
-        os.kill(os.getpid(), signal.SIGTERM)
+    work(
+        settings,
+        Taker(channel, count),
+        settled,
+        changed,
+        load_first=setup["load_first"],
+        crew=crew,
+        farewell=Farewell(ended, held),
+    )
 
 
 if __name__ == "__main__":

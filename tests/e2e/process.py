@@ -64,11 +64,11 @@ class Lines:
             self._ended = True
             self._condition.notify_all()
 
-    def wait_for(self, pattern: str) -> re.Match[str]:
+    def wait_for(self, pattern: str, patience: float = PATIENCE) -> re.Match[str]:
         """The first line that matches, once it is there."""
         expression = re.compile(pattern)
         seen = 0
-        deadline = monotonic() + PATIENCE
+        deadline = monotonic() + patience
         with self._condition:
             while True:
                 for line in self._lines[seen:]:
@@ -124,10 +124,10 @@ class Litepool:
     def pid(self) -> int:
         return self.process.pid
 
-    def wait_ready(self) -> Self:
+    def wait_ready(self, patience: float = PATIENCE) -> Self:
         """Wait for the ready line, which has the URL."""
         try:
-            self.url = self.out.wait_for(r"^Litepool .* on (http://[^\s:]+:\d+)")[1]
+            self.url = self.out.wait_for(r"^Litepool .* on (http://[^\s:]+:\d+)", patience)[1]
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log.text()}") from None
         return self
@@ -203,7 +203,18 @@ class Client:
         self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)
 
     def send(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Reply:
+        self.ask(method, path, body, headers)
+        return self.reply()
+
+    def ask(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> None:
+        """Send a request whose `reply` is read later."""
         self._connection.request(method, path, body, headers or {})
+
+    def more(self, body: bytes) -> None:
+        """Send a part of a body whose head has said that there is more of it."""
+        self._connection.send(body)
+
+    def reply(self) -> Reply:
         answer = self._connection.getresponse()
         return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
 

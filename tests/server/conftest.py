@@ -41,6 +41,15 @@ def write_good(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_cache_for_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """To open a model takes a process, and most of these tests are of the same few: as a server that starts again does,
+    they find what was found before."""
+    InProcess.cache_dir = tmp_path_factory.mktemp("cache")
+    yield
+    InProcess.cache_dir = None
+
+
 @pytest.fixture(scope="session")
 def good_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_good(tmp_path_factory.mktemp("good") / "models")

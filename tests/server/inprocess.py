@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import httpx
 
@@ -23,16 +23,21 @@ class InProcess:
     Args:
         models: the models folder.
         settle: wait until nothing of the first load is under way.
-        settings: in place of the defaults; one pool thread, unless they say otherwise.
+        settings: in place of the defaults; one pool thread, files loaded as soon as they are there, and the folder
+            looked at only at start and when it is asked for, unless they say otherwise.
     """
 
+    cache_dir: ClassVar[Path | None] = None
+    """A cache for all, so that what is found of a model is found once; None: one beside the models folder."""
+
     def __init__(self, models: Path, *, settle: bool = True, **settings: Any) -> None:
-        chosen = {"workers": 1, "threads": 1, "cache_dir": models.parent / "cache", **settings}
+        given: dict[str, Any] = {"workers": 1, "threads": 1, "poll_seconds": 0, "settle_seconds": 0}
+        given["cache_dir"] = self.cache_dir or models.parent / "cache"
         self._settle = settle
         self._runner = asyncio.Runner()
         self._settled = asyncio.Event()
         self.settled_times = 0
-        self.app = create_app(Settings(models_dir=models, **chosen), self._on_settled)
+        self.app = create_app(Settings(models_dir=models, **(given | settings)), self._on_settled)
         self._to_lifespan: asyncio.Queue[dict[str, str]] = asyncio.Queue()
         self._from_lifespan: asyncio.Queue[Any] = asyncio.Queue()
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)

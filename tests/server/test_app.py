@@ -119,10 +119,10 @@ def held_loading(monkeypatch: pytest.MonkeyPatch) -> Gate:
     """Hold the loading of every model, after it has said what it is about, until the gate is opened."""
     gate = Gate()
 
-    def held(source: Any, converter: Any, lanes: Any, progress: Any) -> Any:
+    def held(source: Any, converter: Any, lanes: Any, progress: Any, check: Any) -> Any:
         progress("turning the handle")
         gate.pass_through()
-        return loader.load(source, converter, lanes, progress)
+        return loader.load(source, converter, lanes, progress, check)
 
     monkeypatch.setattr(manager, "load", held)
     return gate

@@ -154,10 +154,10 @@ def test_a_model_that_fails_in_any_way_leaves_the_others_serving(
 ) -> None:
     (one_model / "bad.tflite").write_bytes(tflite.affine())
 
-    def failing(source: Any, converter: Any, lanes: Any, progress: Any) -> Any:
+    def failing(source: Any, converter: Any, lanes: Any, progress: Any, check: Any) -> Any:
         if source.name == "bad":
             raise fault
-        return loader.load(source, converter, lanes, progress)
+        return loader.load(source, converter, lanes, progress, check)
 
     monkeypatch.setattr(manager, "load", failing)
     with InProcess(one_model) as served:
@@ -206,7 +206,8 @@ def test_a_model_shows_its_profile_and_its_lane(good: InProcess) -> None:
     sizes = list(profile["invoke_us"])
     assert sizes[0] == "1"
     assert list(profile["record_us"]) == list(lane["taken_together"]) == sizes
-    assert 0 < profile["measured_ms"] < profile["opened_ms"]
+    assert profile["measured_ms"] > 0
+    assert profile["opened_ms"] > 0, "less than that where the model was measured for an earlier start"
     assert (lane["default"], lane["pool_because"], lane["threads"], lane["fixed"]) == ("inline", None, 1, {})
 
 

@@ -12,8 +12,9 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.server import ServerState
 
-from app.dataplane import JSON, Caller, DataPlane, Route
+from app.dataplane import JSON, Caller, DataPlane, Route, Wants
 from app.errors import LitepoolError, Unavailable
+from app.repository.manager import Target
 from app.runtime.job import Job
 from app.server.express import Express
 from app.server.lane import Lane
@@ -83,21 +84,25 @@ Asked = tuple[str | None, bytes, str, str]
 class Plane:
     """Answers each body with itself, at once or when told to; its routes are what they were asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, *models: str) -> None:
+        self.targets = [Target(name) for name in models]
         self.at_once = True
         self.asked: list[Asked] = []
+        self.routed: list[tuple[Target, Wants]] = []
+        """All that each was asked for, of which `asked` has the most usual."""
         self.jobs: list[Job] = []
         self.waiting: list[Callable[[], None]] = []
 
-    def route(self, model: str | None, content_type: str, accept: str) -> Route:
-        return cast("Route", (model, content_type, accept))
+    def route(self, target: Target, wants: Wants) -> Route:
+        return cast("Route", (target, wants))
 
-    def predict(self, model: str | None, body: bytes, content_type: str, accept: str, caller: Caller) -> Job | None:
-        return self.run(self.route(model, content_type, accept), body, caller)
+    def predict(self, target: Target, wants: Wants, body: bytes, caller: Caller) -> Job | None:
+        return self.run(self.route(target, wants), body, caller)
 
     def run(self, route: Route, body: bytes, caller: Caller) -> Job | None:
-        model, content_type, accept = cast("tuple[str | None, str, str]", route)
-        self.asked.append((model, body, content_type, accept))
+        target, wants = cast("tuple[Target, Wants]", route)
+        self.asked.append((target.model, body, wants.content_type, wants.accept))
+        self.routed.append((target, wants))
         if self.at_once:
             caller.answer(body, JSON)
             return None
@@ -150,10 +155,10 @@ class Connection:
         self.loop = loop
         self.warm = warm
         self.state = ServerState()
-        self.plane = Plane()
+        self.plane = Plane("a", "b")
         self.lane = lane or Lane(max_body=1 << 16)
         if lane is None:
-            self.lane.open(cast("DataPlane", self.plane), ["a", "b"])
+            self.lane.open(cast("DataPlane", self.plane))
         self._stream = b""
         self.protocol = self._open(self.state, loop)
         self.transport = Transport()
@@ -237,6 +242,51 @@ def test_a_request_gets_its_answer_and_the_connection_stays(connection: Connecti
 def test_headers_that_choose_the_codec_reach_the_dataplane(connection: Connection) -> None:
     connection.feed(request(b"x", b"/predict/b", b"CONTENT-TYPE: application/x-npy\r\nAccept: */*\r\n"))
     assert connection.plane.asked == [("b", b"x", "application/x-npy", "*/*")]
+
+
+def test_headers_that_choose_signature_and_numbers_reach_the_dataplane(connection: Connection) -> None:
+    chosen = "LITEPOOL-SIGNATURE: gr\u00fcn\r\nLitepool-Numbers: real\r\n".encode()
+    connection.feed(request(b"x", b"/predict/b", chosen))
+    connection.feed(request(b"y", b"/predict/b"))
+    connection.feed(request(b"z", b"/predict/b", chosen))
+
+    named = (Target("b"), Wants(signature="gr\u00fcn", numbers="real"))
+    assert connection.plane.routed == [named, (Target("b"), Wants()), named]
+
+
+def test_the_paths_of_versions_and_labels_are_express_and_those_of_none_are_not(loop: Loop) -> None:
+    connection = Connection(loop)
+    connection.plane.targets = [Target("a"), Target("a", 1), Target("a", 12), Target("a", label="canary")]
+    connection.lane.open(cast("DataPlane", connection.plane))
+    for path in (b"/predict/a/versions/1", b"/predict/a/versions/12", b"/predict/a/labels/canary", b"/predict"):
+        connection.feed(request(b"x", path))
+
+    assert [target for target, _ in connection.plane.routed] == [*connection.plane.targets[1:], Target()]
+    assert loop.tasks == []
+    connection.feed(request(b"x", b"/predict/a/versions/2"))
+    assert len(loop.tasks) == 1
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *(
+            b"Litepool-Sequence-Id: a",
+            b"LITEPOOL-SEQUENCE-ID: a",
+            b"Litepool-Sequence-Id: ",
+            b"litepool-sequence-id: \xff",
+        ),
+        *(b"Litepool-Sequence-Start: true", b"Litepool-Sequence-End: x"),
+    ],
+)
+def test_a_request_of_a_sequence_or_one_that_looks_like_it_is_the_application_s(
+    connection: Connection, header: bytes
+) -> None:
+    connection.feed(request(b"x", headers=header + b"\r\n"))
+
+    assert connection.plane.asked == []
+    assert len(connection.loop.tasks) == 1
+    assert connection.lane.heads == {}
 
 
 @pytest.mark.parametrize("whole", [request(b"hello", b"/predict/a"), CHUNKED])
@@ -340,8 +390,9 @@ def test_connect_is_refused_and_nothing_behind_it_is_taken_for_a_request(connect
         request(b"x", b"/Predict"),
         request(b"x", version=b"1.0"),
         request(b"x", headers=b"Expect: 100-continue\r\n"),
+        request(b"x", headers=b"litepool-SEQUENCE-id: a\r\n"),
     ],
-    ids=["method", "query", "slash", "unknown", "case", "http10", "expect"],
+    ids=["method", "query", "slash", "unknown", "case", "http10", "expect", "sequence"],
 )
 def test_what_is_not_plainly_a_prediction_goes_to_the_application(connection: Connection, other: bytes) -> None:
     connection.feed(other)
@@ -657,7 +708,7 @@ def test_an_error_of_the_dataplane_is_an_answer_with_its_status_and_retry_after(
     def refuse(caller: Caller) -> None:
         caller.refuse(Unavailable("still loading", retry_after=2))
 
-    connection.lane.open(stand_in(refuse), [])
+    connection.lane.open(stand_in(refuse))
     connection.feed(request(b"x"))
     assert connection.answers() == [(503, b'{"error":"still loading"}')]
     assert b"retry-after: 2\r\n" in connection.transport.written
@@ -669,7 +720,7 @@ def test_a_fault_of_the_dataplane_is_a_500_without_a_trace(
     def fail(caller: Caller) -> None:
         raise ZeroDivisionError("secret detail")
 
-    connection.lane.open(stand_in(fail), [])
+    connection.lane.open(stand_in(fail))
     connection.feed(request(b"x"))
     ((status, body),) = connection.answers()
     assert status == 500

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.dataplane import JSON, DataPlane, Route
+from app.dataplane import JSON, DataPlane, Route, Wants
 from app.errors import NotFound, QueueFull, Unavailable
 from app.protocols.npy import MEDIA_TYPE as NPY
+from app.repository.manager import Target
 from app.server import lane as lane_module
 from app.server.express import Express
 from app.server.lane import Head, Lane, Turn
@@ -596,9 +597,9 @@ def test_several_things_in_one_piece_teach_nothing_wrong_and_mean_the_same_again
 def test_what_changes_what_is_served_forgets_all_heads(connection: Connection) -> None:
     connection.feed(request(b"x", b"/predict/a"))
     watched = Watched(connection.protocol)
-    other = Plane()
+    other = Plane("b")
 
-    connection.lane.open(cast("DataPlane", other), ["b"])
+    connection.lane.open(cast("DataPlane", other))
     assert connection.lane.heads == {}
     connection.feed(request(b"x", b"/predict/a"))
 
@@ -610,9 +611,9 @@ def test_what_changes_what_is_served_forgets_all_heads(connection: Connection) -
 def test_a_request_of_which_a_part_had_come_when_the_heads_were_forgotten_is_answered(connection: Connection) -> None:
     whole = request(b"whole", b"/predict/a")
     connection.feed(whole[:-2])
-    other = Plane()
+    other = Plane("a", "b")
 
-    connection.lane.open(cast("DataPlane", other), ["a", "b"])
+    connection.lane.open(cast("DataPlane", other))
     connection.feed(whole[-2:])
 
     assert other.asked == [("a", b"whole", "", "")]
@@ -657,21 +658,25 @@ def test_heads_may_not_take_more_memory_than_a_few_megabytes() -> None:
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
-        ([], ("", "", -1)),
-        ([(b"content-length", b"12")], ("", "", 12)),
-        ([(b"content-length", b"0")], ("", "", 0)),
-        ([(b"content-type", b"a/b"), (b"x", b"y"), (b"accept", b"c/\xe9")], ("a/b", "c/\u00e9", -1)),
+        ([], (Wants(), -1)),
+        ([(b"content-length", b"12")], (Wants(), 12)),
+        ([(b"content-length", b"0")], (Wants(), 0)),
+        ([(b"content-type", b"a/b"), (b"x", b"y"), (b"accept", b"c/\xe9")], (Wants("a/b", "c/\u00e9"), -1)),
+        (
+            [(b"litepool-signature", "gr\u00fcn".encode()), (b"litepool-numbers", b"real")],
+            (Wants(signature="gr\u00fcn", numbers="real"), -1),
+        ),
     ],
 )
 @pytest.mark.parametrize("keep_alive", [True, False])
 def test_a_head_has_what_the_dataplane_asks_for(
-    headers: list[tuple[bytes, bytes]], expected: tuple[str, str, int], keep_alive: bool
+    headers: list[tuple[bytes, bytes]], expected: tuple[Wants, int], keep_alive: bool
 ) -> None:
     lane = Lane(1)
-    lane.open(cast("DataPlane", Plane()), ["a"])
+    lane.open(cast("DataPlane", Plane("a")))
 
-    for url, model in ((b"/predict", None), (b"/predict/a", "a")):
-        assert lane.head(url, headers, keep_alive) == Head(model, *expected, keep_alive, url, None)
+    for url, target in ((b"/predict", Target()), (b"/predict/a", Target("a"))):
+        assert lane.head(url, headers, keep_alive) == Head(target, *expected, keep_alive, url, None)
 
 
 def test_the_beginning_of_a_good_answer_follows_the_server_s_headers() -> None:
@@ -763,6 +768,7 @@ class Story:
             transport.closed,
             transport.reading,
             self.plane.asked,
+            self.plane.routed,
             protocol.is_idle(),
             len(protocol._turns),
             len(protocol.pipeline),

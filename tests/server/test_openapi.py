@@ -3,13 +3,20 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from app.errors import InvalidArgument
+from app.protocols.predict_json import PredictJson
+from app.server import openapi
+from app.tensors import STRING, Scaling, Signature, make_signature
 from tests.server.conftest import HOSTILE, PAIR_SAMPLES
 from tests.server.inprocess import InProcess
 from tests.server.schema import faults
+from tests.signatures import spec
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 NPY = "application/x-npy"
@@ -88,7 +95,15 @@ def test_every_parameter_of_a_path_is_declared(document: dict[str, Any]) -> None
         assert all(each["required"] for each in operation.get("parameters", []) if each["in"] == "path")
 
 
-def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+def test_every_reference_leads_somewhere(document: dict[str, Any], one_model: Path) -> None:
+    _check_references(document)
+    with InProcess(one_model, model_control=True) as served:
+        controlled = served.get("/openapi.json").json()
+    assert "/models/{model}/load" in controlled["paths"]
+    _check_references(controlled)
+
+
+def _check_references(document: dict[str, Any]) -> None:
     references = [part["$ref"] for part in walk(document) if isinstance(part, dict) and "$ref" in part]
 
     assert references
@@ -117,6 +132,7 @@ def test_every_route_is_in_it(document: dict[str, Any], good: InProcess) -> None
 
     assert document["paths"].keys() == {
         *("/predict", "/healthz", "/livez", "/readyz", "/models", "/models/{model}", "/metrics"),
+        "/models/{model}/versions/{version}",
         *(f"/predict/{name}" for name in names),
     }
 
@@ -160,6 +176,87 @@ def test_the_schema_takes_what_the_server_takes_and_nothing_that_it_refuses(
     for body in bad_bodies:
         assert faults(body, body_schema(operation))
         assert good.post(f"/predict/{model}", body).status_code == 400
+
+
+ODD = make_signature(
+    "s",
+    (spec("text", "string", (-1,)), spec("wave", "complex64", (-1, 2)), spec("raw", "int8", (-1,), Scaling(0.5, -3))),
+    (spec("text", "string", (-1, -1)),),
+)
+GOOD_ODD = {"text": "a", "wave": [[1, 2], [3, -0.5]], "raw": -128}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"text": ""},
+        {"text": {"b64": "/w=="}},
+    ],
+)
+def test_strings_and_complex_numbers_are_described_as_they_are_taken(change: dict[str, Any]) -> None:
+    body = {"instances": [GOOD_ODD | change, GOOD_ODD]}
+
+    assert faults(body, openapi.request_schema(ODD)) == []
+    assert PredictJson(ODD).decode(json.dumps(body).encode()).rows == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"text": 1},
+        {"text": None},
+        {"text": {"b64": 1}},
+        {"text": {"b64": "", "x": ""}},
+        {"text": {}},
+        {"text": ["a"]},
+        {"wave": [1, 2]},
+        {"wave": [[1, 2], [3]]},
+        {"wave": [[1, 2], [3, 4, 5]]},
+        {"wave": [[1, 2], [3, True]]},
+        {"raw": 0.5},
+        {"raw": 128},
+    ],
+)
+def test_what_is_no_string_or_complex_number_does_not_fit_the_schema_either(change: dict[str, Any]) -> None:
+    body = {"instances": [GOOD_ODD | change, GOOD_ODD]}
+
+    assert faults(body, openapi.request_schema(ODD))
+    with pytest.raises(InvalidArgument):
+        PredictJson(ODD).decode(json.dumps(body).encode())
+
+
+def test_an_answer_of_strings_fits_its_schema() -> None:
+    call = PredictJson(ODD).decode(json.dumps({"instance": GOOD_ODD}).encode())
+    answer = json.loads(PredictJson(ODD).encode(call, [np.array([[b"a", b"\xff"]], STRING)]))
+
+    assert answer == {"prediction": ["a", {"b64": "/w=="}]}
+    assert faults(answer, openapi.answer_schema(ODD)) == []
+
+
+def test_what_a_quantized_tensor_means_is_said_in_both_views() -> None:
+    def described(signature: Signature) -> dict[str, Any]:
+        record = openapi.request_schema(signature)["oneOf"][0]["properties"]["instance"]
+        found: dict[str, Any] = record["properties"]["raw"]
+        return found
+
+    assert described(ODD) == {
+        "type": "integer",
+        "minimum": -128,
+        "maximum": 127,
+        "description": "raw: the real number is 0.5 * (raw + 3)",
+    }
+    assert described(ODD.real()) == {
+        "type": "number",
+        "format": "float",
+        "description": "a real number, kept as 0.5 * (raw + 3)",
+    }
+
+
+def test_npy_is_not_offered_for_strings() -> None:
+    assert not openapi.npy_holds(ODD.inputs)
+    assert not openapi.npy_holds(ODD.inputs[:1])
+    assert openapi.npy_holds(ODD.inputs[1:2])
 
 
 def test_every_example_fits_the_schema_and_works_as_it_stands(document: dict[str, Any], good: InProcess) -> None:
@@ -206,5 +303,8 @@ def test_a_description_is_passed_on_as_it_is(document: dict[str, Any]) -> None:
 def test_a_model_that_failed_has_no_route_in_it(mixed: InProcess) -> None:
     paths = mixed.get("/openapi.json").json()["paths"]
 
-    assert {path for path in paths if path.startswith("/predict")} == {"/predict", "/predict/affine"}
+    assert {path for path in paths if path.startswith("/predict")} == {
+        "/predict",
+        "/predict/affine",
+    }
     assert "broken" not in json.dumps(paths)

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from app.repository import report
+from app.server.page import _tensors as tensor_table
+from app.tensors import Scaling, make_signature
 from tests import tflite
 from tests.server.conftest import HOSTILE
 from tests.server.inprocess import InProcess
+from tests.signatures import spec
 
 
 class Elements(HTMLParser):
@@ -53,8 +57,9 @@ def test_the_page_shows_every_model_with_its_state_and_tensors(good: InProcess) 
 def test_the_page_says_where_a_model_runs_and_what_its_requests_share(good: InProcess) -> None:
     text = page(good).text
 
-    why = "it keeps variables between invokes, so that every request gets a fresh interpreter"
-    assert f"Runs on pool threads: {why}; each request is run alone: {why}." in text
+    why = "it keeps variables between invokes"
+    own = "so that every request gets an interpreter of its own"
+    assert f"Runs on pool threads: {why}, {own}; each request is run alone: {why}." in text
     assert "Runs on the event loop up to " in text
 
 
@@ -148,3 +153,12 @@ def test_the_documentation_reads_our_schema_and_comes_back_to_our_page(good: InP
 
 def test_there_is_no_second_documentation_from_a_cdn(good: InProcess) -> None:
     assert good.get("/redoc").status_code == 404
+
+
+def test_it_says_what_is_a_string_and_what_the_integers_of_a_quantized_tensor_mean() -> None:
+    signature = make_signature("s", (spec("x", "string"),), (spec("y", "int8", scaling=Scaling(0.5, -3)),))
+
+    shown = Elements(tensor_table(report.signature_json(signature))).text
+
+    assert "inputxstring[-1, 4]" in shown
+    assert "outputyint8, which means 0.5 * (raw + 3)[-1, 4]" in shown
