@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import life
 from benchmarks.extras import neighbour, soak
 from benchmarks.method import QUICK, Method
 from benchmarks.models import CONV, MLP, MODELS
@@ -35,6 +36,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--soak", type=float, default=0, metavar="S", help="also hold Litepool at 80%% load so long")
     parser.add_argument("--out", type=Path, help="the results' JSON file; docs/ is written for the default only")
     parser.add_argument("--extras", action="store_true", help="only what follows the rounds of earlier results")
+    parser.add_argument("--life", action="store_true", help="only swaps, hostile files, reloads and unlike clients")
     parser.add_argument("--check", action="store_true", help="only check the answers")
     return parser.parse_args(arguments)
 
@@ -60,14 +62,29 @@ def method(options: argparse.Namespace) -> Method:
 
 def default_out(options: argparse.Namespace) -> Path:
     """A partial run does not overwrite the results that the documentation shows."""
-    name = "peers.json" if options.peers else "bench.json"
+    name = "life.json" if options.life else "peers.json" if options.peers else "bench.json"
     partial = options.quick or options.only or options.check or len(options.models) < len(MODELS)
     return CACHE / "results" / name if partial else RESULTS / name
+
+
+def show(out: Path) -> None:
+    render(out.parent, DOCS if out.parent == RESULTS else out.parent)
+
+
+def live(length: life.Length, out: Path) -> int:
+    found = life.measure(length)
+    found.save(out)
+    show(out)
+    for fault in found.faults():
+        print(f"a fault: {fault}", file=sys.stderr)
+    return 1 if found.faults() else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(sys.argv[1:] if arguments is None else arguments)
     out: Path = options.out or default_out(options)
+    if options.life:
+        return live(life.QUICK if options.quick else life.Length(), out)
     if not shutil.which("wrk"):
         print("wrk is needed and was not found; on Debian and Ubuntu: apt-get install wrk", file=sys.stderr)
         return 2
@@ -87,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.soak:
                 run.extra("soak", lambda: soak(EXPRESS, MLP, run.results, options.soak))
         run.save()
-        render(out.parent, DOCS if out.parent == RESULTS else out.parent)
+        show(out)
     for entry in run.failed:
         print(f"not measured: {entry.server} with {entry.model}: {entry.error.splitlines()[0]}", file=sys.stderr)
     return 1 if run.failed else 0

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import plots, tables
+from benchmarks import life, plots, tables
 from benchmarks.format import seconds
+from benchmarks.life import Life
 from benchmarks.paths import DOCS, RESULTS
 from benchmarks.ratios import best_peer
 from benchmarks.results import Entry, Results, load
@@ -48,7 +49,7 @@ def read(path: Path) -> Results | None:
     return load(path) if path.exists() else None
 
 
-def document(bench: Results | None, peers: Results | None) -> Iterator[str]:
+def document(bench: Results | None, peers: Results | None, lived: Life | None = None) -> Iterator[str]:
     """The page's parts in order."""
     yield HEAD
     yield "## What it shows\n\n" + tables.aims(bench, peers)
@@ -60,6 +61,8 @@ def document(bench: Results | None, peers: Results | None) -> Iterator[str]:
             yield f"## {title}\n\nMeasured {results.date}: {rounds(results)}"
             for model in results.models:
                 yield from chapter(results, model, name)
+    if lived:
+        yield from life.chapter(lived)
     main = bench or peers
     if main:
         connections = ", ".join(str(count) for count in main.method["connections"])
@@ -128,10 +131,11 @@ def pictures(results: Results | None, name: str, folder: Path) -> None:
 
 
 def render(results: Path, docs: Path) -> None:
-    """From `bench.json` and `peers.json`, whichever there are."""
+    """From `bench.json`, `peers.json` and `life.json`, whichever there are."""
     bench, peers = read(results / "bench.json"), read(results / "peers.json")
+    lived = life.load(results / "life.json") if (results / "life.json").exists() else None
     docs.mkdir(parents=True, exist_ok=True)
-    (docs / "benchmarks.md").write_text("\n\n".join(document(bench, peers)) + "\n")
+    (docs / "benchmarks.md").write_text("\n\n".join(document(bench, peers, lived)) + "\n")
     pictures(bench, "bench", docs / "img")
     pictures(peers, "peers", docs / "img")
 
