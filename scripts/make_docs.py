@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from app.repository.model_config import LaneConfig, ModelConfig
+from app.repository.model_config import BatchingConfig, LaneConfig, ModelConfig, StateConfig, VersionsConfig
 from app.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,11 +36,6 @@ def settings_table() -> str:
 def model_toml_table() -> str:
     """Every key of model.toml, the tables in it by their names only."""
     return _keys(ModelConfig)
-
-
-def lane_table() -> str:
-    """Every key of the table `[lane]` of model.toml."""
-    return _keys(LaneConfig)
 
 
 def training_table() -> str:
@@ -87,7 +82,7 @@ def _cell(entry: Entry, figure: str, write: Callable[[float], str]) -> str:
 def _keys(model: type[BaseModel]) -> str:
     rows = ["| key | default | meaning |", "|---|---|---|"]
     for name, field in model.model_fields.items():
-        key = f"[{name}]" if isinstance(field.default, BaseModel) else name
+        key = f"[{name}]" if isinstance(field.default, BaseModel) else field.alias or name
         rows.append(f"| `{key}` | {_default(field)} | {_meaning(field)} |")
     return "\n".join(rows)
 
@@ -106,7 +101,10 @@ def _meaning(field: FieldInfo) -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "model.toml": model_toml_table,
-    "lane": lane_table,
+    "versions": lambda: _keys(VersionsConfig),
+    "batching": lambda: _keys(BatchingConfig),
+    "state": lambda: _keys(StateConfig),
+    "lane": lambda: _keys(LaneConfig),
     "training": training_table,
     "benchmarks": benchmarks_table,
 }
