@@ -16,6 +16,7 @@ CODES = {
     "DeadlineExceeded": Code.DEADLINE_EXCEEDED,
     "Internal": Code.INTERNAL,
     "ModelError": Code.FAILED_PRECONDITION,
+    "RunnerLost": Code.FAILED_PRECONDITION,
 }
 
 

@@ -103,7 +103,7 @@ def test_a_profile_without_sharing_says_why(
     lines = table(open_by_hand(tmp_path / "m.tflite", None, settings, silent), profile=True).splitlines()
 
     why = "it keeps variables between invokes"
-    assert lines[-8].startswith("  profile        1 batch size measured, ")
+    assert lines[-8].startswith("  profile        1 batch size measured in ")
     assert lines[-7:-5] == ["    records   an invoke    a record", "          1       17 us       17 us"]
     assert lines[-5:] == [
         f"  lane           on pool threads: {why}, so that every request gets an interpreter of its own",
