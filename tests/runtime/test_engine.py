@@ -24,6 +24,8 @@ from app.runtime.engine import Engine, EngineRunner
 from app.tensors import FREE, Array, Batching, Signature, TensorSpec
 from tests.runtime import engine_stand_in as stand_in
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 ROW = np.array([[1, 2]], np.float32)
 DIES = np.full((1, 2), -1, np.float32)
