@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.format import NONE, micros, significant  # noqa: E402  The package is beside this folder.
 from benchmarks.results import Entry, Results, load  # noqa: E402
+from tests.published.render import markdown  # noqa: E402
 
 
 def settings_table() -> str:
@@ -57,6 +58,11 @@ def benchmarks_table() -> str:
         if path.exists():
             parts.append(_speeds(load(path), title))
     return "\n\n".join(parts)
+
+
+def published_table() -> str:
+    """What became of each published model when `make test-models` was last run for the documentation."""
+    return markdown(json.loads((ROOT / "docs" / "published-models.json").read_text())).rstrip()
 
 
 def _speeds(results: Results, title: str) -> str:
@@ -107,6 +113,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "lane": lambda: _keys(LaneConfig),
     "training": training_table,
     "benchmarks": benchmarks_table,
+    "published": published_table,
 }
 
 
