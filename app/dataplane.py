@@ -1,5 +1,6 @@
 """The one road from a request's bytes to the answer's, for every protocol and every edge."""
 
+import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -192,7 +193,8 @@ def try_samples(opened: Opened, runner: Callable[[], AnyRunner]) -> None:
     codec = Codecs(offered.signature, opened.config.numbers == "real").by_json
     for index, sample in reversed(list(enumerate(samples))):
         try:
-            call = codec.decode(orjson.dumps(sample.request))
+            # Not by orjson, which has no numbers that are not finite.
+            call = codec.decode(json.dumps(sample.request).encode())
             own = runner().of(offered.signature.name)
             outputs = batching.run(own, offered.contract.batching, call.inputs, call.rows)
             answer = orjson.loads(codec.encode(call, outputs))

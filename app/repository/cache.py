@@ -7,6 +7,7 @@ The key is a digest of the model's content and of everything else that shapes th
 rename, and never changes after; sha256.json holds the digests of the other files, so that damage is noticed.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -75,7 +76,8 @@ class Cache:
     """
 
     def __init__(self, folder: Path, limit: int = 0) -> None:
-        self._folder = folder / "v2"
+        # Children run in folders of their own.
+        self._folder = folder.absolute() / "v2"
         self._limit = limit
 
     def find(self, key: str, version: str | None) -> Entry | None:
@@ -133,16 +135,23 @@ class Cache:
     def _prune(self) -> None:
         """Remove what was not used for longest, and not within the hour, until the rest keeps to the limit.
 
-        A model that is served stays in memory, for which its file need not have a name any more.
+        What somebody holds stays.
         """
         if not self._limit:
             return
         latest = time.time() - _IN_USE_SECONDS
-        sizes = {place: (place.stat().st_mtime, _size(place)) for place in self._folder.iterdir() if place.is_dir()}
+        sizes = {}
+        for place in self._folder.iterdir():
+            # Another process may be removing it.
+            with suppress(OSError):
+                if place.is_dir():
+                    sizes[place] = (place.stat().st_mtime, _size(place))
         left = sum(size for _, size in sizes.values())
         for place, (used, size) in sorted(sizes.items(), key=itemgetter(1)):
             if left <= self._limit or used > latest:
                 return
+            if _is_held(place):
+                continue
             log.info("the cache holds more than %d MiB: %s goes", self._limit >> 20, place.name)
             shutil.rmtree(place, ignore_errors=True)
             left -= size
@@ -257,6 +266,26 @@ def _sync(file: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def hold(folder: Path) -> int | None:
+    """Keep an entry from being removed for as long as the descriptor is open; None for what is no entry."""
+    try:
+        descriptor = os.open(folder / _DIGESTS, os.O_RDONLY)
+    except OSError:
+        return None
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+def _is_held(place: Path) -> bool:
+    for digests in place.glob(f"*/{_DIGESTS}"):
+        with digests.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    return False
 
 
 def _size(folder: Path) -> int:

@@ -89,6 +89,8 @@ class Keeper:
         self._failed: dict[Key, tuple[Fingerprint, str]] = {}
         self._busy: dict[Key, Fingerprint] = {}
         self._outdated: set[Key] = set()
+        self._seen: dict[str, tuple[Folder, dict[str | Key, Fingerprint]]] = {}
+        """Each folder as it was looked at last."""
         self._doubted: set[Key] = set()
         """What serves, and of which another thing was told than that."""
         self._told: set[Key] = set()
@@ -238,6 +240,7 @@ class Keeper:
         if any(isinstance(item, Misplaced) and item.unreadable for item in folder.versions) and name in self._choices:
             # A drive that is away for a moment is no reason to stop serving.
             return
+        self._seen[name] = (folder, prints)
         if name in self._off:
             self._told |= {(name, item.version) for item in folder.versions}
             self._unload(name)
@@ -277,6 +280,25 @@ class Keeper:
             if isinstance(item, Source) and item.version < lowest and not has_failed(item)
         ]
         return Choice((*older[-1:], *choice.wanted), choice.labels)
+
+    def _fall_back(self, key: Key, found: Fingerprint, reason: str) -> None:
+        """Go on with an older version, if there is one, before it is told that this one has failed."""
+        folder, prints = self._seen[key[0]]
+        before = self._failed.get(key)
+        self._failed[key] = (found, reason)
+        try:
+            choice = self._or_older(folder, choose(folder), prints)
+        except ModelError:
+            return
+        finally:
+            if before is None:
+                del self._failed[key]
+            else:
+                self._failed[key] = before
+        self._choices[key[0]] = choice
+        oldest = choice.wanted[0]
+        if (key[0], oldest.version) not in self._busy and oldest.version < key[1]:
+            self._want((key[0], oldest.version), oldest, prints, set(prints))
 
     def _unload(self, name: str) -> None:
         self._choices[name] = Choice((), {})
@@ -463,9 +485,8 @@ class Keeper:
         if not self._is_wanted(key):
             self._lose(key)
         elif loaded is None or source is None:
+            self._fall_back(key, found, reason)
             self._fail(key, found, reason)
-            # There may be an older version to go on with.
-            self._look_again()
         else:
             self._failed.pop(key, None)
             self._doubted.discard(key)

@@ -1,7 +1,9 @@
 """From a model on disk to servables: convert, open in a child, compare with TensorFlow, measure, warm up."""
 
 import logging
+import os
 import tempfile
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 
 from app.errors import ModelError
 from app.repository.arrays import save_arrays
-from app.repository.cache import Entry
+from app.repository.cache import Entry, hold
 from app.repository.convert import Converter, installed_tensorflow
 from app.repository.layout import Kind, Source
 from app.repository.model_config import ModelConfig, read_config
@@ -59,7 +61,7 @@ class Offered:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Opened:
     """A model that runs, checked and measured, with all that is known of it."""
 
@@ -156,7 +158,18 @@ def open_model(source: Source, converter: Converter, progress: Progress, quantiz
         config = config.model_copy(update={"quantization": quantization})
     samples = read_samples(source.folder)
     opened = _open(source, config, samples, converter, progress)
-    return replace(opened, open_ms=(monotonic() - start) * 1000)
+    opened = replace(opened, open_ms=(monotonic() - start) * 1000)
+    _hold(opened)
+    return opened
+
+
+def _hold(opened: Opened) -> None:
+    """Keep what the model was opened from in the cache for as long as it may be opened once more."""
+    if isinstance(opened.model, bytes):
+        return
+    descriptor = hold(opened.model.parent if isinstance(opened.model, Path) else opened.model.folder.parent)
+    if descriptor is not None:
+        weakref.finalize(opened, os.close, descriptor)
 
 
 def _open(
@@ -167,6 +180,10 @@ def _open(
     records: dict[str, Array] = {}
     question = Question(config.lane.threads, config.batching.rows_independent, config.allowed_difference)
     if source.kind is Kind.TFLITE:
+        if config.engine == "tensorflow":
+            raise ModelError(
+                f'model.toml: engine = "tensorflow": {source.path.name} is a TFLite model, which only LiteRT runs'
+            )
         if config.quantization != "none":
             raise ModelError(
                 f'model.toml: quantization = "{config.quantization}": {source.path.name} is a TFLite model already, '
@@ -227,11 +244,12 @@ def _open_engine(
         entry.folder / "engine", told["signature"], config.lane.threads, memory=converter.memory,
         load_seconds=converter.timeout,
     )  # fmt: skip
-    runner, signature = engine.runner(), engine.signature
+    # Shapes may look like those of batches where the answers do not.
+    runner, signature = engine.runner(), replace(engine.signature, batching=Batching(told["batching"]))
     progress("comparing with TensorFlow")
     names = {"number": 0, "inputs": list(told["inputs"]), "outputs": list(told["outputs"])}
     reference = read_reference(entry.parity, names, signature)
-    contract = _of_engine(engine)
+    contract = _of_engine(engine, signature.batching)
     parity = compare(runner, contract.batching, signature, reference, config.allowed_difference)
     start = monotonic()
     profile = measure(runner, contract.batching, reference.inputs)
@@ -243,9 +261,8 @@ def _open_engine(
     return Opened(source, config, engine, 0, {signature.name: offered}, {}, samples=samples, conversion=entry.report)
 
 
-def _of_engine(engine: Engine) -> Contract:
+def _of_engine(engine: Engine, how: Batching) -> Contract:
     """Of a graph that nobody has read, requests share no invoke."""
-    how = engine.signature.batching
     if engine.stateful:
         return Contract(BatchClass.STATEFUL, "it keeps variables between invokes", how)
     words = {Batching.FREE: BatchClass.BATCHED, Batching.ONE: BatchClass.LOOPED, Batching.NONE: BatchClass.WHOLE}
@@ -253,7 +270,10 @@ def _of_engine(engine: Engine) -> Contract:
 
 
 def _offer(found: Examined, runner: Runner, config: ModelConfig) -> Offered:
-    return Offered(runner.of(found.name).signature(), found, found.contract.stricter(config.batching.class_))
+    signature = runner.of(found.name).signature()
+    if found.contract.batch_class is BatchClass.WHOLE:
+        signature = replace(signature, batching=Batching.NONE)
+    return Offered(signature, found, found.contract.stricter(config.batching.class_))
 
 
 def load(source: Source, converter: Converter, lanes: Lanes, progress: Progress, check: Check | None = None) -> Loaded:

@@ -231,8 +231,10 @@ def read_config(folder: Path | None) -> ModelConfig:
     path = folder / CONFIG if folder else None
     given: dict[str, Any] = {}
     try:
-        if path is None or not path.is_file():
+        if path is None or not path.exists():
             return ModelConfig()
+        if not path.is_file():
+            raise ModelError("model.toml is no regular file")
         with path.open("rb") as stream:
             content = stream.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:

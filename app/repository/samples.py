@@ -45,8 +45,10 @@ def read_samples(folder: Path | None) -> list[Sample]:
     """
     path = folder / SAMPLES if folder else None
     try:
-        if path is None or not path.is_file():
+        if path is None or not path.exists():
             return []
+        if not path.is_file():
+            raise ModelError("samples.json is no regular file")
         with path.open("rb") as stream:
             content = stream.read(_MOST_BYTES + 1)
     except OSError as error:

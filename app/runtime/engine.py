@@ -51,6 +51,7 @@ class Engine:
         load_seconds: float = 300.0,
         invoke_seconds: float = 60.0,
     ) -> None:
+        self.folder = model
         self._request = {
             "source": str(model.resolve()),
             "signature": signature,
@@ -127,7 +128,7 @@ class Engine:
     def _start(self) -> tuple[EngineProcess, tuple[Signature, bool]]:
         with self._lock:
             if self.failed is not None:
-                raise ModelError(self.failed)
+                raise RunnerLost(self.failed)
             process = self._process = EngineProcess()
             self._ending = weakref.finalize(self, process.end)
         try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from math import ceil, prod
 from statistics import median
 from time import perf_counter_ns, thread_time_ns
@@ -113,11 +114,11 @@ class Profile:
         return max(1, min(threads, int(expected / _WORTH_A_THREAD_US), rows))
 
 
-def example_inputs(signature: Signature, free: int | tuple[int, ...], rows: int) -> list[Array]:
-    """Inputs of `rows` records, `[rows, *record]`, all zeros, with free inner dimensions of the sizes `free`."""
+def example_inputs(signature: Signature, free: int | tuple[int, ...], rows: int, fill: int = 0) -> list[Array]:
+    """Inputs of `rows` records, `[rows, *record]`, all of `fill`, with free inner dimensions of the sizes `free`."""
     shapes = _record_shapes(signature, free if isinstance(free, tuple) else (free,) * _count_free(signature))
     return [
-        np.full((rows, *shape), b"" if spec.dtype == STRING else 0, spec.dtype)
+        np.full((rows, *shape), b"a" * fill if spec.dtype == STRING else fill, spec.dtype)
         for spec, shape in zip(signature.inputs, shapes, strict=True)
     ]
 
@@ -129,8 +130,9 @@ def workable_inputs(runner: AnyRunner, signature: Signature) -> list[Array]:
         ModelError: no size of the free dimensions tried works.
     """
     first: LitepoolError | None = None
-    for sizes in _likely_sizes(signature):
-        inputs = example_inputs(signature, sizes, 1)
+    # LiteRT cannot give an empty answer, which zeros get from some models.
+    for fill, sizes in product((0, 1), _likely_sizes(signature)):
+        inputs = example_inputs(signature, sizes, 1, fill)
         try:
             batching.run(runner, signature.batching, inputs, 1)
         except LitepoolError as error:

@@ -1,5 +1,6 @@
 """The schema, with each model's real shapes and an example that works when it is sent as it stands."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -185,9 +186,20 @@ def _number(size: int) -> dict[str, Any]:
 
 def _examples(opened: Opened) -> dict[str, Any]:
     """The model's own samples; without any, one record that the model was seen to run on."""
-    if opened.samples:
+    shown = [(index, sample) for index, sample in enumerate(opened.samples) if is_json(sample.request)]
+    if shown:
         return {
             f"sample {index}": {"summary": sample.about or f"sample {index}", "value": sample.request}
-            for index, sample in enumerate(opened.samples[:4])
+            for index, sample in shown[:4]
         }
-    return {"a record": {"summary": "a record that the model runs on", "value": opened.example_request()}}
+    record = opened.example_request()
+    return {"a record": {"summary": "a record that the model runs on", "value": record}} if is_json(record) else {}
+
+
+def is_json(request: dict[str, Any]) -> bool:
+    """Whether JSON can hold it, which has no numbers that are not finite; requests may."""
+    try:
+        json.dumps(request, allow_nan=False)
+    except ValueError:
+        return False
+    return True

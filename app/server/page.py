@@ -1,9 +1,8 @@
 """`GET /`: what is served here, for a person with a browser. One page, no script, nothing from elsewhere."""
 
+import json
 from html import escape
 from typing import Any
-
-import orjson
 
 from app import __version__
 from app.repository import report
@@ -155,7 +154,7 @@ def _lane(model: dict[str, Any]) -> str:
 
 def _call(url: str, opened: Opened) -> str:
     """A command that works when it is pasted into a shell, unless its record would fill the page."""
-    request = orjson.dumps(opened.example_request()).decode()
+    request = json.dumps(opened.example_request(), ensure_ascii=False, separators=(",", ":"))
     if len(request) > _LONGEST_REQUEST or "'" in request:
         return '<p><a href="/docs">Try it in the API documentation</a></p>'
     command = f"curl -s {url} -d '{request}'"

@@ -481,3 +481,29 @@ def test_what_is_to_be_kept_is_kept_and_folders_whole(tmp_path: Path) -> None:
     assert Cache(tmp_path).find(KEY, "2.21") == entry
     (entry.folder / "engine" / "variables" / "data").write_text("other")
     assert Cache(tmp_path).find(KEY, "2.21") is None, "damage is noticed in folders too"
+
+
+def test_what_is_held_is_not_removed_until_it_is_let_go(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", limit=1)
+    held = cache.find_or_make("held", "2.21", make)
+    descriptor = cache_module.hold(held.folder)
+    assert descriptor is not None
+    os.utime(held.folder.parent, (0, 0))
+
+    cache.find_or_make("one", "2.21", make)
+    assert held.model.exists()
+
+    os.close(descriptor)
+    cache.find_or_make("another", "2.21", make)
+    assert not held.folder.exists()
+
+
+def test_what_is_no_entry_is_not_held(tmp_path: Path) -> None:
+    assert cache_module.hold(tmp_path) is None
+
+
+def test_a_relative_folder_is_the_same_one_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = Cache(Path("cache")).find_or_make(KEY, "2.21", make)
+
+    assert made.folder.is_absolute()

@@ -389,3 +389,10 @@ def test_labels_that_are_not_those_of_the_outputs_are_refused(
         ModelConfig(class_labels=labels).check_labels(of)
 
     assert caught.value.message == f"model.toml: {reason}"
+
+
+def test_what_is_no_regular_file_is_refused_and_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "model.toml").symlink_to("/dev/zero")
+
+    with pytest.raises(ModelError, match=r"^model\.toml is no regular file$"):
+        read_config(tmp_path)
