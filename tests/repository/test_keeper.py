@@ -206,6 +206,20 @@ def test_a_version_that_fails_leaves_the_old_one_serving_until_it_is_mended(
     kept.told.hear("lets go", ("m", 1))
 
 
+def test_where_the_newest_cannot_be_loaded_the_one_before_serves_until_it_can(kept: Kept) -> None:
+    kept.put("m", 1)
+    kept.put("m", 2, "bad")
+    kept.start()
+
+    kept.told.hear("fails", ("m", 2))
+    kept.told.hear("serves", ("m", 1))
+    kept.put("m", 2)
+    kept.rescan()
+
+    kept.told.hear("serves", ("m", 2))
+    kept.told.hear("lets go", ("m", 1))
+
+
 def test_a_failure_is_told_again_where_the_next_attempt_fails_for_the_same_reason(kept: Kept) -> None:
     kept.put("m", 1, "bad")
     kept.start()
