@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks import life
 from benchmarks.paths import DOCS, RESULTS
 from benchmarks.plots import followed
 from benchmarks.ratios import AIMS
@@ -71,7 +72,8 @@ def test_no_results_at_all_still_give_a_page(tmp_path: Path) -> None:
 
 
 def test_the_page_in_docs_is_what_the_results_say() -> None:
-    text = "\n\n".join(document(read(RESULTS / "bench.json"), read(RESULTS / "peers.json"))) + "\n"
+    lived = life.load(RESULTS / "life.json")
+    text = "\n\n".join(document(read(RESULTS / "bench.json"), read(RESULTS / "peers.json"), lived)) + "\n"
     assert (DOCS / "benchmarks.md").read_text() == text
 
 
