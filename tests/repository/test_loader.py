@@ -334,7 +334,7 @@ def test_the_report_has_times_versions_and_names(outcome: Outcomes) -> None:
     told = opened.conversion
     versions, names = {"tensorflow", "keras"}, {"inputs", "outputs", "aliases", "signatures", "signatures_left_out"}
     result = {"variants", "rungs_failed", "calibrated_with", "rung", "quantization"}
-    assert set(told) == versions | names | result | {"stateful", "random", "seconds", "timings_us"}
+    assert set(told) == versions | names | result | {"stateful", "random", "seconds", "timings_us", "trained_in"}
     assert told["variants"]["none"]["bytes"] == opened.size
     assert (told["rung"], told["quantization"]) == ("plain", "none")
     assert sorted(told["inputs"]) == ["left", "right"]
