@@ -1,4 +1,4 @@
-"""Resolve requirements/*.lock from pyproject.toml, with hashes and without index addresses.
+"""Resolve requirements/*.lock from pyproject.toml and requirements/*.in, with hashes and without index addresses.
 
 Needs `uv` on the PATH. The locks are universal: one file serves every platform and Python that pyproject.toml admits.
 """
@@ -6,19 +6,36 @@ Needs `uv` on the PATH. The locks are universal: one file serves every platform 
 import subprocess
 import sys
 
+PROJECT = "pyproject.toml"
+
+# What kserve asks for as a server, and as a client never imports.
+UNUSED = [
+    "cffi",
+    "cryptography",
+    "httptools",
+    "pillow",
+    "pyasn1",
+    "pycparser",
+    "pyjwt",
+    "python-dotenv",
+    "uvloop",
+    "websockets",
+]
+
 LOCKS = {
-    "runtime": [],
-    "build": ["--extra", "build"],
-    "serve": ["--extra", "build", "--extra", "convert"],
-    "dev": ["--extra", "build", "--extra", "convert", "--extra", "dev"],
+    "runtime": [PROJECT],
+    "build": [PROJECT, "--extra", "build"],
+    "serve": [PROJECT, "--extra", "build", "--extra", "convert"],
+    "dev": [PROJECT, "--extra", "build", "--extra", "convert", "--extra", "dev"],
+    "clients": ["requirements/clients.in", *(f"--no-emit-package={name}" for name in UNUSED)],
 }
 
 
 def main() -> None:
-    for name, extras in LOCKS.items():
+    for name, sources in LOCKS.items():
         command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"]
         command += ["--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
-        command += ["pyproject.toml", *extras, "--output-file", f"requirements/{name}.lock", *sys.argv[1:]]
+        command += [*sources, "--output-file", f"requirements/{name}.lock", *sys.argv[1:]]
         subprocess.run(command, check=True)
 
 
