@@ -32,14 +32,27 @@ class Code(Enum):
     INTERNAL = "INTERNAL"
 
 
+_OF_REQUESTS = frozenset({Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.TOO_LARGE, Code.UNSUPPORTED_FORMAT})
+
+
 class LitepoolError(Exception):
-    """A failure with a message for the caller: what was found, where, and what was expected."""
+    """A failure with a message for the caller: what was found, where, and what was expected.
+
+    Where it is about a request, it may repeat some of that, and is yet one line that every edge can carry.
+    """
 
     code: ClassVar[Code] = Code.INTERNAL
 
     def __init__(self, message: str) -> None:
+        if self.code in _OF_REQUESTS and not message.isprintable():
+            message = printable(message)
         super().__init__(message)
         self.message = message
+
+
+def printable(text: str) -> str:
+    """A text with control characters, and halves of surrogate pairs, which UTF-8 has not, as Python writes them."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 class InvalidArgument(LitepoolError):

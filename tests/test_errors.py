@@ -69,3 +69,11 @@ def test_a_queue_that_is_full_is_caught_as_unavailable_and_not_as_the_caller_s_f
     with pytest.raises(Unavailable):
         raise QueueFull("full")
     assert not issubclass(QueueFull, InvalidArgument)
+
+
+@pytest.mark.parametrize("kind", [errors.InvalidArgument, errors.NotFound, errors.TooLarge, errors.UnsupportedFormat])
+def test_what_a_message_repeats_of_a_request_stays_on_one_line_that_utf8_can_hold(kind: type[LitepoolError]) -> None:
+    message = kind("no input 'a\nb\x00\u202e\ud800 \u00fc'").message
+
+    assert message == "no input 'a\\nb\\x00\\u202e\\ud800 \u00fc'"
+    assert message.encode().decode() == message

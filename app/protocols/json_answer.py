@@ -1,8 +1,8 @@
 """Arrays as JSON text, which is what answers hold.
 
-Numbers go straight from memory to text, and those that are not finite become `null`. A complex number is a pair
-`[real, imaginary]`. A string is a JSON string where its bytes are UTF-8, and else `{"b64": base64}`, as TensorFlow
-Serving has it.
+Numbers go straight from memory to text, and those that are not finite become `null`, or on demand a token. A complex
+number is a pair `[real, imaginary]`. A string is a JSON string where its bytes are UTF-8, and else `{"b64": base64}`,
+as TensorFlow Serving has it.
 """
 
 import base64
@@ -12,13 +12,16 @@ import numpy as np
 import orjson
 
 from app.protocols.json_pieces import give_way
-from app.tensors import Array
+from app.tensors import STRING, Array
 
 _LARGE = 1 << 15
 """Numbers in an answer above which it is written in pieces."""
 
 _PIECE = 1 << 14
 """Numbers of a piece of an answer."""
+
+
+_TOKENS = {"nan": b"NaN", "inf": b"Infinity", "-inf": b"-Infinity"}
 
 
 def dump(value: Any) -> bytes:
@@ -31,6 +34,20 @@ def dump_array(array: Any) -> bytes:
     if isinstance(array, np.ndarray) and array.size >= _LARGE and array.ndim:
         return dump_rows(array)
     return dump(array)
+
+
+def dump_tokens(array: Any) -> bytes:
+    """As `dump_array`, with `NaN`, `Infinity` and `-Infinity` for numbers that are not finite, which JSON has not."""
+    text = dump_array(array)
+    # A single string is bytes, and no value of NumPy's.
+    if b"n" not in text or getattr(array, "dtype", STRING).kind not in "fc":
+        return text
+    # Each `null` stands for one of them, in the order in which they lie.
+    numbers = np.ascontiguousarray(array).reshape(-1)
+    numbers = numbers.view(numbers.real.dtype)
+    tokens = [_TOKENS[str(number)] for number in numbers[~np.isfinite(numbers)].tolist()]
+    parts = text.split(b"null")
+    return b"".join(part for pair in zip(parts, [*tokens, b""], strict=True) for part in pair)
 
 
 def dump_rows(array: Array) -> bytes:

@@ -106,6 +106,10 @@ class BufferReader:
         shaped = self._shaped(text, form, (FREE, *plan[2][1:]), plan[4], numbers)
         return shaped[1] if shaped is not None else None
 
+    def numbers(self, text: bytes) -> Array | None:
+        """The numbers of a list one after another, however they are nested; None wherever another road must look."""
+        return self._numbers(text, None)
+
     def _numbers(self, body: bytes, key: str | None) -> Array | None:
         parser = self._local.parser if len(body) < _KEPT else simdjson.Parser()
         try:
@@ -154,7 +158,8 @@ def _narrowing(dtype: np.dtype[Any]) -> Narrow | None:
 
 def _to_float32(numbers: Array) -> Array | None:
     if len(numbers) <= _DOT:
-        if not numbers.dot(numbers) < _SAFE_SQUARES:
+        # Unlike `dot` this says nothing of squares that overflow.
+        if not np.vdot(numbers, numbers) < _SAFE_SQUARES:
             return None
     elif not (numbers.max() < _SAFE and numbers.min() > -_SAFE):
         return None

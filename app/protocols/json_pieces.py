@@ -57,6 +57,16 @@ def object_pieces(body: bytes) -> Iterator[bytes] | None:
     return _cut(body, head.end(), tail.start(), _BETWEEN_OBJECTS)
 
 
+def list_pieces(text: bytes, rank: int) -> Iterator[bytes]:
+    """Cut a list, of which the brackets are its first and last bytes, between its items, which are of `rank - 1`.
+
+    Returns:
+        Lists of items as JSON texts that together are the whole, if none of them is empty.
+    """
+    between = re.compile((rb"\]" + _GAP) * (rank - 1) + rb",")
+    return _cut(text, 1, len(text) - 1, between)
+
+
 def _cut(body: bytes, start: int, end: int, between: re.Pattern[bytes]) -> Iterator[bytes]:
     while True:
         found = between.search(body, start + _PIECE, end)

@@ -99,7 +99,7 @@ def tensor(value: Any, spec: TensorSpec, wanted: Shape, where: str, first: int =
 
     def walk(part: Any, depth: int, place: str) -> None:
         if depth == len(sizes):
-            flat.append(_scalar(part, spec, place))
+            flat.append(scalar(part, spec, place))
             return
         if type(part) is not list:
             raise InvalidArgument(
@@ -132,7 +132,15 @@ def _expected(spec: TensorSpec, sizes: list[int]) -> str:
     return f"lists of {values} of shape {show_shape(tuple(sizes))}"
 
 
-def _scalar(value: Any, spec: TensorSpec, place: str) -> Any:
+def scalar(value: Any, spec: TensorSpec, place: str) -> Any:
+    """One value of a tensor, as NumPy takes it.
+
+    Args:
+        place: what it is called in messages.
+
+    Raises:
+        InvalidArgument: it is not of `spec.dtype`.
+    """
     match spec.dtype.kind:
         case "f":
             return _float(value, spec, place)
@@ -211,13 +219,21 @@ def _string(value: Any, spec: TensorSpec, place: str) -> bytes:
     if type(value) is not dict or value.keys() != {"b64"}:
         raise _wrong_kind(value, spec, place)
     text = value["b64"]
-    # TensorFlow Serving takes text without its padding too.
-    padding = "=" * (-len(text) % 4) if type(text) is str and not text.endswith("=") else ""
     try:
         if type(text) is str:
-            return binascii.a2b_base64(text + padding, strict_mode=True)
+            return base64_bytes(text)
     except ValueError:
         pass
     raise InvalidArgument(
         f"{place}.b64: expected base64 (RFC 4648, section 4) for input {spec.name!r}, found {describe(text)}"
     )
+
+
+def base64_bytes(text: str) -> bytes:
+    """What base64 stands for; with its padding or, as TensorFlow Serving has it, without.
+
+    Raises:
+        ValueError: it is no base64.
+    """
+    padding = "" if text.endswith("=") else "=" * (-len(text) % 4)
+    return binascii.a2b_base64(text + padding, strict_mode=True)

@@ -139,7 +139,10 @@ def _view(body: bytes, start: int, shape: Shape, dtype: np.dtype[np.generic], fo
             f"the body: expected {expected} bytes after the header for shape {show_shape(shape)} of {dtype.name}, "
             f"found {len(body) - start}"
         )
-    array = np.frombuffer(body, dtype, count, start)
+    array: Array = np.frombuffer(body, dtype, count, start)
+    if dtype.kind == "b":
+        # Bytes that are neither 0 nor 1 are no booleans to those who compute with them.
+        array = array.view(np.uint8) != 0
     return array.reshape(shape, order="F" if fortran else "C")
 
 

@@ -62,21 +62,12 @@ class PredictJson:
         Raises:
             InvalidArgument: naming what was found, where, and what was expected.
         """
-        if len(body) >= json_pieces.LARGE:
-            call = self._decode_pieces(body)
-            if call is not None:
-                return call
-        if self._reader is not None and (read := self._reader.read(body)) is not None:
-            form, array = read
-            if form is Form.INSTANCE or (form is Form.INPUTS and self._bare_rows):
-                return Call((array[np.newaxis],), 1, form)
-            return Call((array,), len(array), form)
-        call = self._decode_fast(body)
+        call = self._read(body)
         return call if call is not None else self._decode_slow(body)
 
     def encode(self, call: Call, outputs: Sequence[Array]) -> bytes:
         """Write the answer to `call`; `outputs` are in the signature's order, each `[rows, *record]`."""
-        _, _, form = call
+        form = call.form
         if form is Form.INSTANCE:
             if len(outputs) == 1:
                 return b'{"prediction":%b}' % dump_array(outputs[0][0])
@@ -94,6 +85,19 @@ class PredictJson:
             return dump_array(values[0])
         members = (b"%b:%b" % (key, dump_array(value)) for key, value in zip(self._output_keys, values, strict=True))
         return b"{%b}" % b",".join(members)
+
+    def _read(self, body: bytes) -> Call | None:
+        """Decode by the fast roads, or None wherever the slow one must look."""
+        if len(body) >= json_pieces.LARGE:
+            call = self._decode_pieces(body)
+            if call is not None:
+                return call
+        if self._reader is not None and (read := self._reader.read(body)) is not None:
+            form, array = read
+            if form is Form.INSTANCE or (form is Form.INPUTS and self._bare_rows):
+                return Call((array[np.newaxis],), 1, form)
+            return Call((array,), len(array), form)
+        return self._decode_fast(body)
 
     def _decode_fast(self, body: bytes) -> Call | None:
         """Decode a well-formed body with NumPy's own conversion, or None wherever that could be wrong."""
@@ -174,11 +178,10 @@ class PredictJson:
             if array is None:
                 array = self._read_list(text, (FREE, *wanted[1:]))
             if array is None:
-                value = json_values.parse(text, f"after {key}[{size - 1}]" if size else "")
-                if not value or type(value) is not list:
-                    # A comma with nothing behind it; the slow road through the whole will say so.
+                value = self._slow_piece(text, key, size)
+                if value is None:
                     return None
-                array = json_values.tensor(value, self._single, (len(value), *wanted[1:]), key, size)
+                array = self._slow_items(value, form, size)
             arrays.append(array)
             size += len(array)
         if wanted[0] not in (FREE, size):
@@ -205,8 +208,8 @@ class PredictJson:
             if part is not None:
                 arrays = list(part.inputs)
             else:
-                value = json_values.parse(text, f"after instances[{rows - 1}]" if rows else "")
-                if not value or type(value) is not list:
+                value = self._slow_piece(text, Form.INSTANCES.value, rows)
+                if value is None:
                     return None
                 arrays = self._slow_instances(value, names, rows)
             for column, array in zip(columns, arrays, strict=True):
@@ -218,6 +221,18 @@ class PredictJson:
         return Call(tuple(np.concatenate(column) for column in columns), rows, Form.INSTANCES)
 
     # What follows runs only for a body that the fast road declined.
+
+    def _slow_piece(self, text: bytes, key: str, size: int) -> list[Any] | None:
+        """The items of a piece behind `size` others; None for a comma with nothing behind it, which the slow road
+        through the whole has words for."""
+        value = json_values.parse(text, f"after {key}[{size - 1}]" if size else "")
+        return value if type(value) is list and value else None
+
+    def _slow_items(self, items: list[Any], form: Form, first: int) -> Array:
+        """Those of the only input, in a list of records or of a single one's parts; the first has the index `first`."""
+        assert self._single is not None
+        wanted = self._wanted[form][0]
+        return json_values.tensor(items, self._single, (len(items), *wanted[1:]), form.value, first)
 
     def _decode_slow(self, body: bytes) -> Call:
         document = json_values.parse(body)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from app.errors import InvalidArgument
-from app.protocols.call import Call, Codec, Form
+from app.protocols.call import Answer, Call, Codec, Form
 from app.tensors import Array, Batching, Signature, TensorSpec
 
 
@@ -21,18 +21,18 @@ class Real:
     """
 
     def __init__(self, codec: Codec, signature: Signature) -> None:
-        self._codec = codec
+        self.codec = codec
         self._inputs = signature.inputs
         self._outputs = signature.outputs
         self._whole = signature.batching is Batching.NONE
 
-    def decode(self, body: bytes) -> Call:
+    def decode(self, body: Any) -> Call:
         """Read a request.
 
         Raises:
             InvalidArgument: as the codec does; also for NaN, which no integer means.
         """
-        call = self._codec.decode(body)
+        call = self.codec.decode(body)
         inputs = []
         for array, spec in zip(call.inputs, self._inputs, strict=True):
             if spec.scaling is not None:
@@ -42,13 +42,13 @@ class Real:
             inputs.append(array)
         return call._replace(inputs=tuple(inputs))
 
-    def encode(self, call: Call, outputs: Sequence[Array]) -> bytes:
+    def encode(self, call: Call, outputs: Sequence[Array]) -> bytes | Answer:
         """Write the answer."""
         real = [
             array if spec.scaling is None else dequantize(array, spec)
             for array, spec in zip(outputs, self._outputs, strict=True)
         ]
-        return self._codec.encode(call, real)
+        return self.codec.encode(call, real)
 
     def _no_number(self, call: Call, array: Array, spec: TensorSpec) -> InvalidArgument:
         """The error for the first NaN, placed as the caller counts."""

@@ -14,6 +14,7 @@ from app.errors import InvalidArgument
 from app.protocols.call import Call
 from app.protocols.predict_json import PredictJson
 from app.tensors import STRING, Shape, Signature, make_signature
+from tests.examples import many
 from tests.signatures import spec
 
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
@@ -172,7 +173,7 @@ def agree(codec: PredictJson, body: bytes) -> None:
 def test_all_roads_make_the_same_of_a_body_or_all_refuse_it(dtype: str, inputs: int, leading: str) -> None:
     codec = codec_of(dtype, inputs, leading)
 
-    @settings(max_examples=80)
+    @settings(max_examples=many(80))
     @given(bodies(dtype, inputs))
     def check(body: bytes) -> None:
         agree(codec, body)
@@ -187,7 +188,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=120)
+@settings(max_examples=many(120))
 @given(st.sampled_from(["instance", "instances", "inputs", "x"]), JSON)
 @example("instances", [[True, 1], [2, 3]])
 @example("instances", [["1", "2"]])
@@ -199,7 +200,7 @@ def test_whatever_a_body_holds_it_is_taken_alike_or_refused_in_words(key: str, v
             agree(codec_of("float32", inputs, leading), body)
 
 
-@settings(max_examples=200)
+@settings(max_examples=many(200))
 @given(st.binary(max_size=40))
 @example(b'\xef\xbb\xbf{"instance": [1, 2]}')
 @example(b'{"instance": [1, 2], "instance": [3, 4]}')

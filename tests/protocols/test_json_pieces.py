@@ -158,3 +158,16 @@ def test_a_fault_far_into_the_list_is_named_by_its_place_in_the_whole() -> None:
     codec = PredictJson(one_in(shape=(-1, 3)))
     with pytest.raises(InvalidArgument, match=r'^instances\[321\]\[1\]: .* found the string "seven"$'):
         codec.decode(json.dumps({"instances": rows}).encode())
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_list_by_itself_is_cut_into_lists_of_items_that_together_are_the_whole(rank: int) -> None:
+    values: Any = list(range(100_000))
+    for _ in range(1, rank):
+        values = [values[start : start + 7] for start in range(0, len(values), 7)]
+    text = json.dumps(values).encode()
+
+    parts = list(json_pieces.list_pieces(text, rank))
+
+    assert len(parts) > 2
+    assert [item for part in parts for item in json.loads(part)] == values

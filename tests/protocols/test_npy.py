@@ -12,6 +12,7 @@ from app.errors import InvalidArgument, UnsupportedFormat
 from app.protocols.call import Call, Form
 from app.protocols.npy import Npy, write
 from app.tensors import Array, Shape, Signature
+from tests.examples import many
 from tests.signatures import one_in, two_in
 
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
@@ -88,6 +89,14 @@ def test_every_dtype_is_read_from_both_versions_of_the_format(dtype: str, versio
 
     assert read.dtype == np.dtype(dtype)
     assert read.tolist() == array.tolist()
+
+
+def test_a_boolean_is_true_whatever_its_byte_but_0() -> None:
+    whole = saved(np.zeros((2, 4), bool))
+
+    (read,) = Npy(one_in("bool")).decode(whole[:-8] + b"\0\1\2\x80\xff\0\0\1").inputs
+
+    assert read.view(np.uint8).tolist() == [[0, 1, 1, 1], [1, 0, 0, 1]]
 
 
 def test_an_array_in_fortran_order_is_read_by_its_meaning() -> None:
@@ -339,7 +348,7 @@ def test_data_at_an_odd_address_are_read() -> None:
     assert read.tolist() == [RECORD.tolist()]
 
 
-@settings(max_examples=300)
+@settings(max_examples=many(300))
 @given(st.integers(0, 127), st.integers(0, 255))
 def test_one_changed_byte_is_read_or_refused_in_words(place: int, value: int) -> None:
     body = bytearray(saved(RECORD))

@@ -15,6 +15,7 @@ from app.errors import InvalidArgument
 from app.protocols.call import Call, Form
 from app.protocols.predict_json import PredictJson
 from app.tensors import Array, Signature, make_signature
+from tests.examples import many
 from tests.signatures import one_in, spec, two_in
 
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
@@ -330,7 +331,7 @@ def test_integers_of_one_record_are_taken_within_their_range_only(dtype: str, go
 PIECES = ["[", "[", "]", "]", "1", "2", ",", " ", "\n", "{}", "null", "1.5"]
 
 
-@settings(max_examples=500)
+@settings(max_examples=many(500))
 @given(
     st.sampled_from(["instances", "inputs", "instance"]),
     st.one_of(
@@ -722,7 +723,7 @@ def test_a_number_with_a_fraction_is_no_integer_though_its_neighbours_are(text: 
     assert message.startswith("instances[1][1]: expected one int32 integer for input 'x', found the number ")
 
 
-@pytest.mark.parametrize("text", ["3.4028236e38", "-3.5e38", "1e39", "1e400", "-1e400", "1" + "0" * 39])
+@pytest.mark.parametrize("text", ["3.4028236e38", "-3.5e38", "1e39", "1e200", "1e400", "-1e400", "1" + "0" * 39])
 def test_a_number_beyond_float32_is_refused_and_not_made_infinite(text: str) -> None:
     message = refusal(one_in(), f'{{"instances": [[1, 2, 3, 4], [1, {text}, 3, 4]]}}')
 

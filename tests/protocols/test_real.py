@@ -3,7 +3,7 @@
 import io
 import json
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def decode(signature: Signature, text: str) -> Call:
 
 def answer(signature: Signature, *outputs: Any, form: Form = Form.INSTANCES) -> Any:
     arrays = [np.asarray(output, spec.dtype) for output, spec in zip(outputs, signature.outputs, strict=True)]
-    return json.loads(codec(signature).encode(Call((), len(arrays[0]), form), arrays))
+    return json.loads(cast("bytes", codec(signature).encode(Call((), len(arrays[0]), form), arrays)))
 
 
 # The arithmetic
@@ -192,7 +192,7 @@ def test_npy_files_hold_real_numbers_too() -> None:
     np.save(body, np.array([[1, -1.5, 1e9, -1e9]], np.float64))
 
     call = real.decode(body.getvalue())
-    written = np.load(io.BytesIO(real.encode(call, call.inputs)))
+    written = np.load(io.BytesIO(cast("bytes", real.encode(call, call.inputs))))
 
     assert call.inputs[0].tolist() == [[5, 0, 255, 0]]
     assert (written.dtype, written.tolist()) == (np.float32, [[1, -1.5, 126, -1.5]])

@@ -1,0 +1,46 @@
+"""The best classes of scores, as Triton's classification extension has them: `value:index` or `value:index:label`.
+
+Source: `docs/protocol/extension_classification.md` of triton-inference-server/server, and for what its code does
+otherwise `src/classification.cc`: the type is BYTES, and a value has six digits behind the point.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from app.tensors import STRING, Array
+
+
+def best(scores: Array, count: int, labels: Sequence[str]) -> Array:
+    """The classes of the highest scores, the best first; of equal scores that of the lower index.
+
+    Args:
+        scores: `[rows, *record]` of numbers; a record's are taken as one list.
+        count: how many are wanted, where there are as many.
+        labels: names of the classes, where they have some.
+
+    Returns:
+        `[rows, n]` of strings.
+    """
+    flat = scores.reshape(len(scores), -1)
+    count = min(count, flat.shape[1])
+    found = np.empty((len(flat), count), STRING)
+    for row, values in zip(found, flat, strict=True):
+        for place, index in enumerate(_order(values)[:count].tolist()):
+            row[place] = _text(values[index], index, labels)
+    return found
+
+
+def _order(values: Array) -> Array:
+    """The indexes by falling values; what is no number comes last."""
+    if values.dtype.kind == "f":
+        values = np.where(np.isnan(values), -np.inf, values)
+    # Turned round twice: what is stable in rising order has the highest index first among equals.
+    order: Array = len(values) - 1 - np.argsort(values[::-1], kind="stable")[::-1]
+    return order
+
+
+def _text(value: "np.generic[object]", index: int, labels: Sequence[str]) -> bytes:
+    shown = f"{value:f}" if value.dtype.kind == "f" else str(value)
+    label = f":{labels[index]}" if index < len(labels) else ""
+    return f"{shown}:{index}{label}".encode()
