@@ -1,8 +1,10 @@
 import gc
+import gzip
 import io
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import dataplane
-from app.dataplane import JSON, DataPlane, Wants, try_samples
+from app.dataplane import DataPlane, Limits, NotHere, Wants, try_samples
 from app.errors import (
     DeadlineExceeded,
     InvalidArgument,
@@ -22,9 +24,13 @@ from app.errors import (
     ModelError,
     NotFound,
     QueueFull,
+    TooLarge,
     Unavailable,
     UnsupportedFormat,
 )
+from app.protocols import call as call_module
+from app.protocols.call import JSON, OCTETS, Call, Form, Identity, OtherSignature, Place, Wire
+from app.protocols.wires import MAKERS
 from app.repository.loader import Loaded, Opened
 from app.repository.manager import Manager, Target
 from app.repository.samples import Sample
@@ -33,6 +39,7 @@ from app.runtime.job import Step
 from app.runtime.pool import Pool
 from app.runtime.servable import Servable
 from app.telemetry.metrics import Metrics
+from app.tensors import Array, Signature
 from tests import tflite
 from tests.loops import PATIENCE, Loop
 from tests.servables import FAR, Recorded, contract_of, make_servables, rows
@@ -40,12 +47,14 @@ from tests.servables import FAR, Recorded, contract_of, make_servables, rows
 NPY = "application/x-npy"
 ONE = b'{"instance": [1, 2, 3, 4]}'
 ANY = Target()
+MOST = 1 << 20
 
 
 @dataclass
 class Answer:
     body: bytes
     media_type: str
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Caller:
@@ -54,8 +63,11 @@ class Caller:
     def __init__(self) -> None:
         self.replies: list[Answer | LitepoolError] = []
 
-    def answer(self, body: bytes, media_type: str) -> None:
-        self.replies.append(Answer(body, media_type))
+    def answer(self, body: bytes | call_module.Answer, media_type: str) -> None:
+        if isinstance(body, call_module.Answer):
+            self.replies.append(Answer(b"".join(body.pieces), body.media_type, body.headers))
+        else:
+            self.replies.append(Answer(body, media_type))
 
     def refuse(self, error: LitepoolError) -> None:
         self.replies.append(error)
@@ -77,7 +89,8 @@ class Shelf:
 
 def loaded_of(servables: dict[str, Servable], numbers: str = "raw") -> Loaded:
     """A version that serves, with as much of it as the data plane looks at."""
-    opened = SimpleNamespace(config=SimpleNamespace(numbers=numbers))
+    config = SimpleNamespace(numbers=numbers, class_labels=[])
+    opened = SimpleNamespace(config=config, source=SimpleNamespace(name="m", version=1))
     return Loaded(cast("Opened", opened), servables)
 
 
@@ -88,7 +101,7 @@ class House:
         self.loop = Loop()
         self.shelf = Shelf()
         self.metrics = Metrics(lambda seconds, flush: None)
-        self.plane = DataPlane(cast("Manager", self.shelf), self.metrics, 30.0)
+        self.plane = DataPlane(cast("Manager", self.shelf), self.metrics, 30.0, MOST)
         self.caller = Caller()
         self._folder = folder
         self._pool = pool
@@ -110,7 +123,7 @@ class House:
         return loaded
 
     def predict(
-        self, body: bytes, target: Target = ANY, *, step: Step | None = None, accept: str = "*/*", **wants: str
+        self, body: bytes, target: Target = ANY, *, step: Step | None = None, accept: str = "*/*", **wants: Any
     ) -> Any:
         """The one reply to a request."""
         before = len(self.replies)
@@ -656,9 +669,10 @@ def opened_with(model: bytes, *samples: Sample, numbers: str = "raw", tolerance:
     runner = Runner(model)
     signature = runner.signature()
     contract = contract_of(signature, None, runner.stateful())
-    config = SimpleNamespace(numbers=numbers, allowed_difference=tolerance)
+    config = SimpleNamespace(numbers=numbers, allowed_difference=tolerance, class_labels=[])
     default = SimpleNamespace(signature=signature, contract=contract)
-    return SimpleNamespace(source=SimpleNamespace(name="m"), config=config, default=default, samples=list(samples))
+    source = SimpleNamespace(name="m", version=1)
+    return SimpleNamespace(source=source, config=config, default=default, samples=list(samples))
 
 
 def sample(instance: object, prediction: object = None, **more: Any) -> Sample:
@@ -727,3 +741,133 @@ def test_each_sample_of_a_stateful_model_begins_with_its_first_state() -> None:
     try_samples(opened, lambda: Runner(tflite.running_sum()))
 
     assert len(opened.samples) == 3
+
+
+# Other wire formats
+
+
+class Odd:
+    """A codec whose bodies say which signature they are for, how long they wait, and which sequence they belong to."""
+
+    def __init__(self, identity: Identity, signature: Signature) -> None:
+        self._identity = identity
+        self._signature = signature
+
+    def decode(self, body: bytes) -> Call:
+        asks = orjson.loads(body)
+        wanted = asks.get("signature", self._signature.name)
+        if wanted != self._signature.name:
+            raise OtherSignature(wanted)
+        place = Place(*asks["place"]) if "place" in asks else None
+        record = np.array([[1, 2, 3, 4]], np.float32)
+        return Call((record,), 1, Form.INSTANCE, asks, asks.get("timeout_ns", 0), place)
+
+    def encode(self, call: Call, outputs: Sequence[Array]) -> bytes | call_module.Answer:
+        said = b"%s %d %s" % (self._identity.model.encode(), self._identity.version, self._signature.name.encode())
+        return call_module.Answer((said, memoryview(outputs[0].data).cast("B")), OCTETS, ((b"x-odd", b"1"),))
+
+
+@pytest.fixture
+def odd(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    monkeypatch.setattr("app.dataplane.MAKERS", {**MAKERS, Wire.INFER: Odd})
+    return house
+
+
+def test_a_codec_knows_what_it_serves_and_answers_in_pieces_with_headers(odd: House) -> None:
+    odd.serve(tflite.affine(2.0, 1.0))
+
+    reply = odd.predict(b"{}", wire=Wire.INFER)
+
+    assert reply.body == b"m 1 serving_default" + np.array([3, 5, 7, 9], np.float32).tobytes()
+    assert (reply.media_type, reply.headers) == (OCTETS, ((b"x-odd", b"1"),))
+
+
+@pytest.mark.parametrize("inline_us", [0.0, 1000.0], ids=["on a pool thread", "on the loop"])
+def test_a_body_that_names_another_signature_is_answered_by_that(odd: House, inline_us: float) -> None:
+    odd.serve(tflite.two_names(), inline_us=inline_us)
+    padding = b" " * (1 << 17)
+
+    for body in (b'{"signature": "other"}', b'{"signature": "other"}' + padding):
+        reply = odd.predict(body, wire=Wire.INFER)
+        assert reply.body.startswith(b"m 1 other")
+
+
+def test_a_body_that_names_a_signature_that_there_is_not_is_refused_with_those_that_there_are(odd: House) -> None:
+    odd.serve(tflite.two_names())
+
+    reply = odd.predict(b'{"signature": "times"}', wire=Wire.INFER)
+
+    assert isinstance(reply, InvalidArgument)
+    assert 'signature name: "times" not found in signature def' in reply.message
+    assert "'serving_default', 'other'" in reply.message
+
+
+def test_a_body_may_say_how_long_it_waits(odd: House) -> None:
+    servable = odd.serve(tflite.affine(), inline_us=0.0)
+    opened = hold(servable)
+
+    job = odd.plane.predict(Target(), Wants(JSON, wire=Wire.INFER), b'{"timeout_ns": 1}', odd.caller)
+    opened.set()
+    odd.loop.run_until(lambda: bool(odd.replies))
+
+    assert job is not None
+    assert isinstance(odd.replies[0], DeadlineExceeded)
+
+
+def test_a_large_body_that_says_how_long_it_waits_is_not_run_when_it_has_waited_longer(
+    odd: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataplane, "_OFFLOAD_BYTES_POOLED", 1)
+    servable = odd.serve(tflite.affine(), inline_us=0.0)
+    opened = hold(servable)
+
+    for body in (b'{"timeout_ns": 1}', b'{"timeout_ns": 60000000000}'):
+        odd.plane.predict(Target(), Wants(JSON, wire=Wire.INFER), body, odd.caller)
+    opened.set()
+    odd.loop.run_until(lambda: len(odd.replies) == 2)
+
+    assert sorted(type(reply).__name__ for reply in odd.replies) == ["Answer", "DeadlineExceeded"]
+    assert odd.records() == 1
+
+
+def test_an_edge_may_say_how_long_its_caller_waits(house: House) -> None:
+    servable = house.serve(tflite.affine(), inline_us=0.0)
+    opened = hold(servable)
+
+    house.plane.predict(Target(), Wants(JSON), ONE, house.caller, limits=Limits(timeout_ns=1))
+    opened.set()
+    house.loop.run_until(lambda: bool(house.replies))
+
+    assert isinstance(house.replies[0], DeadlineExceeded)
+
+
+def test_a_sequence_that_the_body_names_may_be_kept_by_another_worker(odd: House) -> None:
+    odd.serve(tflite.running_sum())
+    wants = Wants(JSON, wire=Wire.INFER)
+    elsewhere = Limits(elsewhere={"far": True, "near": False}.__getitem__)
+
+    with pytest.raises(NotHere) as stranger:
+        odd.plane.predict(Target(), wants, b'{"place": ["far", true]}', odd.caller, None, elsewhere)
+    odd.plane.predict(Target(), wants, b'{"place": ["near", true]}', odd.caller, None, elsewhere)
+    odd.loop.run_until(lambda: bool(odd.replies))
+
+    assert stranger.value.sequence == "far"
+    assert isinstance(odd.replies[0], Answer)
+
+
+def test_a_sequence_means_nothing_to_a_model_without_state(odd: House) -> None:
+    odd.serve(tflite.affine())
+
+    assert isinstance(odd.predict(b'{"place": ["a"]}', wire=Wire.INFER), Answer)
+
+
+def test_a_compressed_body_is_read_and_the_answer_compressed_for_who_asks(house: House) -> None:
+    house.serve(tflite.affine(2.0, 1.0))
+
+    reply = house.predict(gzip.compress(ONE), coding="gzip", accept_coding="deflate")
+
+    assert zlib.decompress(reply.body) == b'{"prediction":[3.0,5.0,7.0,9.0]}'
+    assert reply.headers == ((b"content-encoding", b"deflate"),)
+    assert isinstance(house.predict(ONE, coding="gzip"), InvalidArgument)
+    assert isinstance(house.predict(gzip.compress(b" " * (MOST + 1)), coding="gzip"), TooLarge)
+    assert house.predict(ONE, accept_coding="gzip, deflate").headers == ()

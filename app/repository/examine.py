@@ -21,7 +21,7 @@ from app.runtime.profile import measure, workable_inputs
 from app.runtime.rows import Rows, row_verdict
 from app.tensors import Array, Batching, Signature, check
 
-REVISION = "3"
+REVISION = "4"
 """Part of every key of a result: raise it when another would be found of the same model."""
 
 _PROBED_US = 200_000.0

@@ -5,6 +5,7 @@
 `request` is a body of `/predict`; `about`, `answer` and `tolerance` may be left out.
 """
 
+import binascii
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,7 @@ def records_of(samples: list[Sample]) -> dict[str, Array]:
     """
     columns: dict[str, list[Array]] = {}
     for record in (record for sample in samples for record in _records(sample.request)):
+        record = _with_bytes(record)
         named = record if isinstance(record, dict) else {"": record}
         if columns and named.keys() != columns.keys():
             continue
@@ -82,6 +84,21 @@ def records_of(samples: list[Sample]) -> dict[str, Array]:
             for name, array in arrays.items():
                 columns.setdefault(name, []).append(array)
     return {name: np.stack(column) for name, column in columns.items()}
+
+
+def _with_bytes(value: Any) -> Any:
+    """With `bytes` for strings that are given in base64."""
+    if isinstance(value, list):
+        return [_with_bytes(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    text = value.get("b64")
+    if len(value) == 1 and isinstance(text, str):
+        try:
+            return binascii.a2b_base64(text, strict_mode=True)
+        except ValueError:
+            return value
+    return {name: _with_bytes(part) for name, part in value.items()}
 
 
 def _records(request: dict[str, Any]) -> list[Any]:

@@ -168,7 +168,10 @@ class Runner:
                     self._shape = shape
                 wrapped.SetTensor(self._single[0], array, subgraph)
                 wrapped.Invoke(subgraph)
-                outputs = [wrapped.GetTensor(self._single[1], subgraph)]
+                try:
+                    outputs = [wrapped.GetTensor(self._single[1], subgraph)]
+                except ValueError:
+                    outputs = self._read()
             else:
                 shapes = [array.shape for array in inputs]
                 if shapes != self._shapes:
@@ -177,12 +180,26 @@ class Runner:
                 for index, array in zip(self._inputs, inputs, strict=True):
                     wrapped.SetTensor(index, array, subgraph)
                 wrapped.Invoke(subgraph)
-                outputs = [wrapped.GetTensor(index, subgraph) for index in self._outputs]
+                try:
+                    outputs = [wrapped.GetTensor(index, subgraph) for index in self._outputs]
+                except ValueError:
+                    outputs = self._read()
         except (ValueError, RuntimeError) as error:
             self._shape = self._shapes = None
             raise ModelError(f"the interpreter failed: {one_line(error)}") from error
         for check, output in zip(self._checks, outputs, strict=False):
             check(output)
+        return outputs
+
+    def _read(self) -> list[Array]:
+        """The outputs, of which LiteRT gives none that has no elements."""
+        outputs = []
+        for index in self._outputs:
+            detail = self._interpreter._get_tensor_details(index, self._subgraph)
+            if 0 in detail["shape"]:
+                outputs.append(np.empty(detail["shape"], object if detail["dtype"] is np.bytes_ else detail["dtype"]))
+            else:
+                outputs.append(self._wrapped.GetTensor(index, self._subgraph))
         return outputs
 
     def _allocate(self, shapes: list[Shape]) -> None:

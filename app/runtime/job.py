@@ -43,6 +43,8 @@ class Job:
     queued_at = 0
     queue_ns = 0
     invoke_ns = 0
+    invokes = 1
+    """Of an invoke that several jobs share, only one counts it: so that all jobs' add up to the invokes there were."""
 
     def prepare(self) -> None:
         """Fill `inputs` and `rows` if that has not been done.
@@ -64,8 +66,11 @@ class Job:
         """Answer: with what `accept` was given, or with the error."""
         raise NotImplementedError
 
-    def check_wanted(self) -> None:
+    def check_wanted(self, now: int = 0) -> None:
         """Refuse a call that nobody waits for, or that waited too long.
+
+        Args:
+            now: when it ceased to wait; 0: this moment.
 
         Raises:
             Abandoned, DeadlineExceeded
@@ -73,7 +78,7 @@ class Job:
         if self.abandoned:
             raise Abandoned
         if self.queued_at:
-            now = perf_counter_ns()
+            now = now or perf_counter_ns()
             self.queue_ns = now - self.queued_at
             if now > self.deadline:
                 raise DeadlineExceeded(

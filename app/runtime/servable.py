@@ -1,6 +1,7 @@
 """One signature of a loaded, warmed version of a model."""
 
 import logging
+import math
 import secrets
 import threading
 import weakref
@@ -8,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from operator import attrgetter
 from time import perf_counter_ns
 
@@ -99,7 +99,8 @@ class Servable:
         self._most_inline = min(self._most_pooled, plan.inline_rows)
         self._example = example
         self._lanes = lanes
-        self._watching = False
+        self._watched = math.inf
+        """When waiting jobs are looked at next, in nanoseconds."""
         self._turn: list[Job] = []
         self._seen = 0
         """How many jobs the turn had when it was last looked at,"""
@@ -145,29 +146,29 @@ class Servable:
         job.queued_at = perf_counter_ns()
         with self._lock:
             self._waiting.append(job)
-        if not self._watching:
-            self._watch(job)
+        self._watch(job)
         self._lanes.pool.submit(self._queue, self._run_waiting)
 
-    def _watch(self, oldest: Job) -> None:
-        """Look again when the job that has waited longest has waited too long. All may wait equally long."""
-        self._watching = True
-        # Not to be kept in memory by its timer when it has been unloaded.
-        expire = partial(_expire_if_alive, weakref.ref(self))
-        self._lanes.later(max(0.0, (oldest.deadline - perf_counter_ns()) / 1e9), expire)
+    def _watch(self, job: Job) -> None:
+        """Look at what waits when this job has waited too long, if that is not done earlier anyway."""
+        if job.deadline < self._watched:
+            self._watched = job.deadline
+            # Not to be kept in memory by its timer when it has been unloaded.
+            expire = partial(_expire_if_alive, weakref.ref(self))
+            self._lanes.later(max(0.0, (job.deadline - perf_counter_ns()) / 1e9), expire)
 
     def expire(self) -> None:
         """Answer the jobs that have waited too long, also behind an invoke that never ends."""
         now = perf_counter_ns()
-        expired: list[Job] = []
         with self._lock:
-            while self._waiting and self._waiting[0].deadline < now:
-                expired.append(self._waiting.popleft())
-            while self._steps and (step := next(iter(self._steps))).deadline < now:
-                del self._steps[step]
-                expired.append(step)
-            left = [*islice(self._waiting, 1), *islice(self._steps, 1)]
-        self._watching = False
+            waiting = [*self._waiting, *self._steps]
+            expired = [job for job in waiting if job.deadline < now]
+            if expired:
+                self._waiting = deque(job for job in self._waiting if job.deadline >= now)
+                for step in [job for job in self._steps if job.deadline < now]:
+                    del self._steps[step]
+        self._watched = math.inf
+        left = [job for job in waiting if job.deadline >= now]
         if left:
             self._watch(min(left, key=attrgetter("deadline")))
         for job in expired:
@@ -297,6 +298,7 @@ class Servable:
         for job in wanted:
             start, end = end, end + job.rows
             job.invoke_ns = took
+            job.invokes = 0 if start else 1
             refused: Exception | None = None
             try:
                 job.accept((only[start:end],) if only is not None else [output[start:end] for output in outputs])
@@ -418,8 +420,7 @@ class Servable:
         job.queued_at = perf_counter_ns()
         with self._lock:
             self._steps[job] = None
-        if not self._watching:
-            self._watch(job)
+        self._watch(job)
         # With what runs it: the next request of the sequence may be for another signature.
         kept.steps.append(partial(self._run_step, job, kept))
         if not kept.busy:

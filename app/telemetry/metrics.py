@@ -12,6 +12,7 @@ import numpy as np
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     disable_created_metrics,
     generate_latest,
@@ -51,20 +52,31 @@ class TallyHistogram(Histogram):
 class ModelMetrics:
     """What one servable's requests add up to. For the event loop's thread only."""
 
-    __slots__ = ("_codes", "_counts", "_good", "_labels", "_metrics", "_records", "_refused", "_sums")
+    __slots__ = (
+        "_codes",
+        "_counts",
+        "_failed_ns",
+        "_good",
+        "_invokes",
+        "_labels",
+        "_metrics",
+        "_records",
+        "_refused",
+        "_sums",
+    )
 
     def __init__(self, metrics: "Metrics", model: str, version: str) -> None:
         self._metrics = metrics
         self._labels = (model, version)
         self._codes: dict[str, int] = {}
-        self._records = 0
+        self._records = self._invokes = self._failed_ns = 0
         self._good: list[Sequence[int]] = []
         self._refused: list[Sequence[int]] = []
         self._counts = np.zeros((len(PHASES), len(_BOUNDS) + 1), np.int64)
         self._sums = np.zeros(len(PHASES), np.int64)
 
     def answered(self, seen: Sequence[int]) -> None:
-        """Count a good answer: its records, then nanoseconds of each of `PHASES` (0 for one not entered)."""
+        """Count a good answer: its records, its invokes, then nanoseconds of each of `PHASES` (0: not entered)."""
         good = self._good
         if not good:
             self._metrics.touch(self)
@@ -77,7 +89,8 @@ class ModelMetrics:
         self._metrics.touch(self)
         self._codes[code] = self._codes.get(code, 0) + 1
         if phases_ns:
-            self._refused.append((0, *phases_ns))
+            self._failed_ns += phases_ns[-1]
+            self._refused.append((0, 0, *phases_ns))
             if len(self._refused) >= _AT_ONCE:
                 self._count_seen()
 
@@ -88,7 +101,11 @@ class ModelMetrics:
             self._metrics.requests.labels(*self._labels, code).inc(count)
         self._codes.clear()
         self._metrics.records.labels(*self._labels).inc(self._records)
-        self._records = 0
+        self._metrics.invokes.labels(*self._labels).inc(self._invokes)
+        self._metrics.failed_seconds.labels(*self._labels).inc(self._failed_ns / 1e9)
+        if self._records:
+            self._metrics.last.labels(*self._labels).set_to_current_time()
+        self._records = self._invokes = self._failed_ns = 0
         for phase, counts, total in zip(PHASES, self._counts, self._sums, strict=True):
             if counts.any():
                 self._metrics.seconds.labels(*self._labels, phase).merge(counts.tolist(), float(total) / 1e9)
@@ -106,11 +123,47 @@ class ModelMetrics:
         self._good.clear()
         self._refused.clear()
         self._records += int(taken[:, 0].sum())
-        phases = taken[:, 1:]
+        self._invokes += int(taken[:, 1].sum())
+        phases = taken[:, 2:]
         self._sums += phases.sum(axis=0)
         places = np.searchsorted(_BOUNDS_NS, phases)
         for index in range(len(PHASES)):
             self._counts[index] += np.bincount(places[phases[:, index] > 0, index], minlength=len(_BOUNDS) + 1)
+
+
+class Totals:
+    """What was counted of one version since the server's start, over all its workers."""
+
+    def __init__(self) -> None:
+        self.requests: dict[str, int] = {}
+        """By outcome."""
+        self.records = 0
+        self.invokes = 0
+        self.failed_ns = 0
+        """In all, of those requests that were not answered well."""
+        self.last_answer = 0.0
+        """When, in seconds of the epoch; 0 for never."""
+        self.counts: dict[str, int] = {}
+        self.sums_ns: dict[str, int] = {}
+        """Of each phase how often it was entered, and its time in nanoseconds."""
+
+    def take(self, name: str, kind: str, value: float) -> None:
+        """Add a sample of the exposition; `kind` is its outcome or its phase."""
+        match name:
+            case "litepool_requests_total":
+                self.requests[kind] = round(value)
+            case "litepool_records_total":
+                self.records = round(value)
+            case "litepool_invokes_total":
+                self.invokes = round(value)
+            case "litepool_failed_seconds_total":
+                self.failed_ns = round(value * 1e9)
+            case "litepool_last_answer_timestamp_seconds":
+                self.last_answer = value
+            case "litepool_request_seconds_count":
+                self.counts[kind] = round(value)
+            case "litepool_request_seconds_sum":
+                self.sums_ns[kind] = round(value * 1e9)
 
 
 class Metrics:
@@ -131,6 +184,22 @@ class Metrics:
             registry=self._registry,
         )
         self.records = Counter("litepool_records", "Records predicted.", ["model", "version"], registry=self._registry)
+        self.invokes = Counter(
+            "litepool_invokes", "Invokes run; requests may share one.", ["model", "version"], registry=self._registry
+        )
+        self.failed_seconds = Counter(
+            "litepool_failed_seconds",
+            "Time of requests that were not answered well; it is in litepool_request_seconds too.",
+            ["model", "version"],
+            registry=self._registry,
+        )
+        self.last = Gauge(
+            "litepool_last_answer_timestamp_seconds",
+            "When a request was last answered well, to a quarter of a second.",
+            ["model", "version"],
+            registry=self._registry,
+            multiprocess_mode="max",
+        )
         self.seconds = TallyHistogram(
             "litepool_request_seconds",
             "Time of requests, in all and by phase.",
@@ -155,6 +224,19 @@ class Metrics:
         for counters in self._dirty:
             counters.flush()
         self._dirty.clear()
+
+    def totals(self) -> dict[tuple[str, str], "Totals"]:
+        """What all workers have counted, by model and version."""
+        self.flush()
+        found: dict[tuple[str, str], Totals] = {}
+        for family in self._collected().collect():
+            for sample in family.samples:
+                labels = sample.labels
+                if "model" in labels and "le" not in labels:
+                    key = labels["model"], labels["version"]
+                    rest = labels.get("code") or labels.get("phase") or ""
+                    found.setdefault(key, Totals()).take(sample.name, rest, sample.value)
+        return found
 
     def render(self) -> bytes:
         """The exposition of all workers, in Prometheus' text format."""

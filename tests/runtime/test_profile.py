@@ -14,6 +14,7 @@ from app.runtime.interpreter import Runner
 from app.runtime.profile import Profile, example_inputs, measure, workable_inputs
 from app.tensors import Array, Batching
 from tests import tflite
+from tests.examples import many
 from tests.signatures import one_in, two_in
 
 Open = Callable[[bytes], Runner]
@@ -127,7 +128,7 @@ def growing_costs(draw: st.DrawFn) -> dict[int, float]:
     return {size: float(1 + sum(steps[: index + 1])) for index, size in enumerate(sizes)}
 
 
-@settings(max_examples=200)
+@settings(max_examples=many(200))
 @given(growing_costs())
 @example({1: 10.0, 7: 14.0, 8: 40.0, 12: 60.0})
 @example({1: 1.0, 12: 1.0})

@@ -21,7 +21,7 @@ from app.telemetry.metrics import Metrics
 metrics = Metrics(lambda seconds, flush: None)
 digits = metrics.model("digits", 1)
 for _ in range(int(sys.argv[1])):
-    digits.answered((2, 0, 0, 20_000, 0, 40_000))
+    digits.answered((2, 1, 0, 0, 20_000, 0, 40_000))
 sys.stdout.buffer.write(metrics.render())
 """
 
@@ -61,9 +61,9 @@ def value(found: Samples, name: str, **labels: str) -> float:
 def test_requests_are_counted_by_model_version_and_outcome(metrics: Metrics) -> None:
     digits, other = metrics.model("digits", 1), metrics.model("other", 3)
     for _ in range(3):
-        digits.answered((2, *TIMES))
+        digits.answered((2, 1, *TIMES))
     digits.refused("INVALID_ARGUMENT")
-    other.answered((5, *TIMES))
+    other.answered((5, 1, *TIMES))
 
     found = samples(metrics.render())
 
@@ -83,7 +83,7 @@ def test_a_request_for_no_model_names_none(metrics: Metrics) -> None:
 
 
 def test_times_are_counted_by_phase_and_a_phase_not_entered_is_not(metrics: Metrics) -> None:
-    metrics.model("digits", 1).answered((1, 8_000, 0, 20_000, 30_000, 60_000))
+    metrics.model("digits", 1).answered((1, 1, 8_000, 0, 20_000, 30_000, 60_000))
 
     found = samples(metrics.render())
 
@@ -105,7 +105,7 @@ def test_times_are_counted_by_phase_and_a_phase_not_entered_is_not(metrics: Metr
 def test_a_time_falls_into_the_first_bucket_that_bounds_it(
     metrics: Metrics, took: int, within: str, beyond: str | None
 ) -> None:
-    metrics.model("m", 1).answered((1, 0, 0, 0, 0, took))
+    metrics.model("m", 1).answered((1, 1, 0, 0, 0, 0, took))
 
     found = samples(metrics.render())
 
@@ -120,7 +120,7 @@ def test_a_time_falls_into_the_first_bucket_that_bounds_it(
 def test_buckets_are_cumulative_over_requests(metrics: Metrics) -> None:
     digits = metrics.model("m", 1)
     for took in (5_000, 20_000, 20_000, 700_000):
-        digits.answered((1, 0, 0, 0, 0, took))
+        digits.answered((1, 1, 0, 0, 0, 0, took))
 
     found = samples(metrics.render())
 
@@ -133,10 +133,10 @@ def test_buckets_are_cumulative_over_requests(metrics: Metrics) -> None:
 
 def test_nothing_is_counted_twice_however_often_it_is_rendered(metrics: Metrics) -> None:
     digits = metrics.model("m", 1)
-    digits.answered((1, 0, 0, 0, 0, 100))
+    digits.answered((1, 1, 0, 0, 0, 0, 100))
     first = metrics.render()
     again = metrics.render()
-    digits.answered((1, 0, 0, 0, 0, 100))
+    digits.answered((1, 1, 0, 0, 0, 0, 100))
     found = samples(metrics.render())
 
     assert again == first
@@ -147,13 +147,13 @@ def test_nothing_is_counted_twice_however_often_it_is_rendered(metrics: Metrics)
 def test_counts_are_handed_over_once_in_a_while_and_not_with_each_request(metrics: Metrics, later: Later) -> None:
     digits, other = metrics.model("a", 1), metrics.model("b", 1)
     for _ in range(100):
-        digits.answered((1, *TIMES))
-        other.answered((1, *TIMES))
+        digits.answered((1, 1, *TIMES))
+        other.answered((1, 1, *TIMES))
     assert len(later.calls) == 1
 
     seconds, flush = later.calls[0]
     flush()
-    digits.answered((1, *TIMES))
+    digits.answered((1, 1, *TIMES))
 
     assert 0 < seconds <= 1
     assert len(later.calls) == 2
@@ -169,7 +169,7 @@ def test_however_many_requests_come_between_two_flushes_all_are_counted(
 ) -> None:
     counters = metrics.model("m", 1)
     for number in range(requests):
-        counters.answered((3, 1_000, 0, 20_000, number + 1, 60_000))
+        counters.answered((3, 1, 1_000, 0, 20_000, number + 1, 60_000))
         counters.refused("DEADLINE_EXCEEDED", (1_000, 500_000, 0, 0, 700_000))
     assert len(later.calls) == 1
 
@@ -189,7 +189,7 @@ def test_however_many_requests_come_between_two_flushes_all_are_counted(
 def test_times_do_not_pile_up_until_they_are_handed_over(metrics: Metrics) -> None:
     answered, refused = metrics.model("a", 1), metrics.model("b", 1)
     for _ in range(600):
-        answered.answered((1, *TIMES))
+        answered.answered((1, 1, *TIMES))
         refused.refused("DEADLINE_EXCEEDED", TIMES)
         assert len(answered._good) < 256
         assert len(refused._refused) < 256
@@ -220,7 +220,7 @@ def test_whichever_outcome_comes_first_has_the_counts_handed_over(metrics: Metri
     counters = metrics.model("m", 1)
     for _ in range(2):
         if first == "answered":
-            counters.answered((1, *TIMES))
+            counters.answered((1, 1, *TIMES))
         else:
             counters.refused("NOT_FOUND")
         later.calls.pop()[1]()
@@ -238,7 +238,7 @@ def test_a_worker_that_served_nothing_answers_with_the_names_of_what_it_counts(m
 
 
 def test_times_of_creation_are_left_out(metrics: Metrics) -> None:
-    metrics.model("m", 1).answered((1, 1, 1, 1, 1, 1))
+    metrics.model("m", 1).answered((1, 1, 1, 1, 1, 1, 1))
 
     assert b"_created" not in metrics.render()
 
