@@ -1,0 +1,99 @@
+"""What the gRPC connections of a worker share."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from app.errors import LitepoolError
+from app.server.h2.head import Head, Start, read_head
+from app.server.h2.hpack import Field
+from app.server.h2.relay import Relay
+
+if TYPE_CHECKING:
+    from app.server.h2.connection import GrpcProtocol
+
+_MOST_HEADS = 256
+_LARGEST_HEAD = 4096
+
+_LAST_SECONDS = 1.0
+"""How long a client may take to read the last that is said to it."""
+
+
+class GrpcLane:
+    """Which methods are hot, where the others go, and the connections that are open.
+
+    Args:
+        hot: what runs the calls of a path, as `b"/package.Service/Method"`.
+        relay: the way to the server of all other methods.
+        max_message: bytes of a message above which it is refused, also when it is inflated.
+        status: the canonical number and the text of an error.
+    """
+
+    def __init__(
+        self,
+        hot: Mapping[bytes, Start],
+        relay: Relay,
+        max_message: int,
+        status: Callable[[LitepoolError], tuple[int, str]],
+    ) -> None:
+        self.relay = relay
+        self.max_message = max_message
+        self.status = status
+        self.connections: set[GrpcProtocol] = set()
+        self.draining = False
+        self._hot = hot
+        self._heads: dict[tuple[Field, ...], Head] = {}
+        self._empty: asyncio.Event | None = None
+
+    def head(self, fields: list[Field]) -> Head:
+        """What a request's headers mean, all but `grpc-timeout`.
+
+        Raises:
+            Malformed
+        """
+        key = tuple(fields)
+        head = self._heads.get(key)
+        if head is None:
+            head = read_head(fields, self._hot)
+            if sum(len(name) + len(value) for name, value in fields) <= _LARGEST_HEAD:
+                if len(self._heads) >= _MOST_HEADS:
+                    self._heads.clear()
+                self._heads[key] = head
+        return head
+
+    def joined(self, connection: "GrpcProtocol") -> None:
+        self.connections.add(connection)
+
+    def left(self, connection: "GrpcProtocol") -> None:
+        self.connections.discard(connection)
+        if self._empty is not None and not self.connections:
+            self._empty.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more calls, answer those under way, and close all connections.
+
+        What is not answered after so many seconds is given up.
+        """
+        self.draining = True
+        if self._empty is None:
+            self._empty = asyncio.Event()
+        for connection in list(self.connections):
+            connection.retire()
+        if await self._emptied(seconds):
+            return
+        for connection in list(self.connections):
+            connection.close()
+        if await self._emptied(_LAST_SECONDS):
+            return
+        for connection in list(self.connections):
+            connection.abort()
+        await self._emptied(_LAST_SECONDS)
+
+    async def _emptied(self, seconds: float) -> bool:
+        """Wait so long for the last connection to go; whether it has."""
+        assert self._empty is not None
+        with suppress(TimeoutError):
+            if self.connections:
+                await asyncio.wait_for(self._empty.wait(), seconds)
+        return not self.connections
