@@ -80,36 +80,47 @@ def serve(**given: Any) -> None:
     for line in unknown_variables():
         click.echo(f"litepool: {line}", err=True)
     settings = read_settings(given)
-    from app.server.listen import allow_many_connections, listen, url_of
+    from app.server.handover import GRPC, HTTP
+    from app.server.listen import allow_many_connections, url_of
     from app.telemetry import logging
 
     allow_many_connections()
-    try:
-        sock = listen(settings.host, settings.port)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise Failure(f"{settings.host} port {settings.port} cannot be listened on: {reason}") from None
+    sock = _listen(settings.host, settings.port)
+    socks = {HTTP: sock}
     url = url_of(sock)
+    if settings.grpc_port is not None:
+        socks[GRPC] = _listen(settings.host, settings.grpc_port)
+    grpc_url = url_of(socks[GRPC], "grpc") if GRPC in socks else ""
 
     def ready(report: dict[str, Any]) -> None:
-        click.echo(ready_line(url, settings.workers, report))
+        click.echo(ready_line(url, settings.workers, report, grpc_url))
 
     if settings.workers == 1:
         from app.server.worker import report, work
 
-        work(settings, sock, lambda services: ready(report(services)))
+        work(settings, sock, lambda services: ready(report(services)), grpc_sock=socks.get(GRPC))
         return
     logging.configure(settings.log_level, settings.log_format)
     from app.server.supervisor import Supervisor
 
-    sys.exit(Supervisor(settings, sock, ready).run())
+    sys.exit(Supervisor(settings, socks, ready).run())
 
 
-def ready_line(url: str, workers: int, report: dict[str, Any]) -> str:
+def _listen(host: str, port: int) -> Any:
+    from app.server.listen import listen
+
+    try:
+        return listen(host, port)
+    except OSError as error:
+        raise Failure(f"{host} port {port} cannot be listened on: {error.strerror or error}") from None
+
+
+def ready_line(url: str, workers: int, report: dict[str, Any], grpc_url: str = "") -> str:
     """The one line that says that the server is settled."""
+    where = f"{url} and {grpc_url}" if grpc_url else url
     if not report["serving"]:
-        return f"Litepool serves nothing on {url}: {report['reason']}"
-    line = f"Litepool is ready on {url}: {', '.join(report['serving'])} ({workers} worker{'s' * (workers > 1)})"
+        return f"Litepool serves nothing on {where}: {report['reason']}"
+    line = f"Litepool is ready on {where}: {', '.join(report['serving'])} ({workers} worker{'s' * (workers > 1)})"
     return line + (f"; not served, see {url}/healthz: {', '.join(report['failed'])}" if report["failed"] else "")
 
 

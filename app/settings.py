@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from platformdirs import user_cache_path
-from pydantic import Field, StringConstraints, ValidationError, field_validator
+from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "LITEPOOL_"
@@ -30,9 +30,18 @@ def available_cpus() -> int:
     return max(1, min(cpus, int(quota) // int(period)))
 
 
-# Kubernetes tells every pod of a Service called litepool by LITEPOOL_PORT=tcp://10.0.0.1:8000 and the like.
+# Kubernetes tells every pod of a Service called litepool by LITEPOOL_PORT=tcp://10.0.0.1:8000 and the like, and of one
+# called litepool-grpc by LITEPOOL_GRPC_PORT.
 _OF_A_SERVICE = re.compile(r"(tcp|udp|sctp)://")
-_BY_A_SERVICE = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT.*)|PORT_\d+_(TCP|UDP|SCTP).*)$")
+_BY_A_SERVICE = re.compile(rf"{PREFIX}(GRPC_)?(SERVICE_(HOST|PORT.*)|PORT_\d+_(TCP|UDP|SCTP).*)$")
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s,]+")
+
+
+def split_origins(text: str) -> list[str]:
+    """The setting `cors_origins`, one by one."""
+    return [origin.strip() for origin in text.split(",") if origin.strip()]
 
 
 class Settings(BaseSettings):
@@ -45,6 +54,12 @@ class Settings(BaseSettings):
     models_dir: Path = Field(Path("models"), description="Folder of the models to serve.")
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose.")
+    grpc_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port to listen on for gRPC; 0 lets the system choose. Default: gRPC is off.",
+    )
     workers: int = Field(
         default_factory=available_cpus,
         ge=1,
@@ -118,16 +133,42 @@ class Settings(BaseSettings):
         description="Address space, in bytes, of a process that converts a model, opens it first or is its TensorFlow.",
     )
     model_control: bool = Field(
-        False, description="Let whoever reaches the port load and unload models by HTTP: `POST /models/…`."
+        False,
+        description="Let whoever reaches a port load and unload models: `POST /models/…`, `POST /v2/repository/…`, and "
+        "by gRPC.",
+    )
+    cors_origins: str = Field(
+        "",
+        description="Origins whose pages may call this server from a browser, as `https://a.example`, separated by "
+        "commas; `*` for all. Default: none.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people or for machines.")
     access_log: bool = Field(False, description="Log a line for each request.")
 
-    @field_validator("port", mode="before")
+    @field_validator("port", "grpc_port", mode="before")
     @classmethod
-    def _port_of_a_service_is_not_ours(cls, value: object) -> object:
-        return cls.model_fields["port"].default if isinstance(value, str) and _OF_A_SERVICE.match(value) else value
+    def _port_of_a_service_is_not_ours(cls, value: object, info: ValidationInfo) -> object:
+        of_a_service = isinstance(value, str) and _OF_A_SERVICE.match(value)
+        return cls.model_fields[info.field_name or ""].default if of_a_service else value
+
+    @field_validator("grpc_port")
+    @classmethod
+    def _grpc_has_a_port_of_its_own(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value and value == info.data.get("port"):
+            raise ValueError("expected another port than that of HTTP (--port), which is the same")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _cors_origins_are_origins(cls, value: str) -> str:
+        for origin in split_origins(value):
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"expected origins as browsers send them, or *, separated by commas, and found {origin!r}: "
+                    "a scheme, a host and perhaps a port, without a path, for example https://a.example:8443"
+                )
+        return value
 
     @field_validator("models_dir")
     @classmethod

@@ -302,6 +302,15 @@ def test_one_line_says_what_is_served_and_where() -> None:
     )
 
 
+def test_where_grpc_is_spoken_is_in_the_line() -> None:
+    report = {"serving": ["digits"], "failed": ["mlp"], "reason": ""}
+
+    assert ready_line("http://127.0.0.1:8000", 1, report, "grpc://127.0.0.1:8500") == (
+        "Litepool is ready on http://127.0.0.1:8000 and grpc://127.0.0.1:8500: digits (1 worker); not served, see "
+        "http://127.0.0.1:8000/healthz: mlp"
+    )
+
+
 def test_what_failed_is_named_in_the_line_too() -> None:
     report = {"serving": ["digits"], "failed": ["mlp"], "reason": ""}
 

@@ -151,6 +151,17 @@ def test_web_frameworks_stay_in_the_server(package: str) -> None:
     assert all(name.startswith("server/") for name in importers(package))
 
 
+def test_grpc_is_imported_only_where_it_is_asked_for() -> None:
+    # By the whole server, its parent and its command line.
+    program = (
+        "import sys, app.cli, app.main, app.server.app, app.server.serve, app.server.supervisor, app.server.worker\n"
+        "print([name for name in ('grpc', 'google.protobuf', 'hpack') if name in sys.modules])\n"
+    )
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+    assert output.splitlines()[-1] == "[]"
+
+
 def test_only_the_settings_read_the_environment() -> None:
     uses = {place(path): set(environment_uses(tree_of(path))) for path in FILES}
 

@@ -13,6 +13,9 @@ WRONG = [
     ("port", "70000", "less than or equal to 65535"),
     ("port", "-1", "greater than or equal to 0"),
     ("port", "http", "valid integer"),
+    ("grpc_port", "70000", "less than or equal to 65535"),
+    ("grpc_port", "none", "valid integer"),
+    ("grpc_port", "8000", "another port than that of HTTP"),
     ("workers", "0", "greater than or equal to 1"),
     ("workers", "257", "less than or equal to 256"),
     ("workers", "1.5", "valid integer"),
@@ -37,6 +40,8 @@ WRONG = [
     ("settle_seconds", "inf", "finite number"),
     ("cache_bytes", "-1", "greater than or equal to 0"),
     ("conversion_memory", "1000", "greater than or equal to 1073741824"),
+    ("cors_origins", "a.example", "a scheme, a host and perhaps a port"),
+    ("cors_origins", "https://a.example/", "found 'https://a.example/'"),
     ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
     ("log_format", "xml", "'text' or 'json'"),
     ("access_log", "perhaps", "valid boolean"),
@@ -45,6 +50,7 @@ WRONG = [
 GOOD: dict[str, tuple[str, Any]] = {
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("9000", 9000),
+    "grpc_port": ("0", 0),
     "workers": ("3", 3),
     "threads": ("5", 5),
     "default_model": ("digits-v2.1_x", "digits-v2.1_x"),
@@ -61,6 +67,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "settle_seconds": ("0", 0.0),
     "cache_bytes": ("0", 0),
     "conversion_memory": (str(2**30), 2**30),
+    "cors_origins": ("https://a.example, *", "https://a.example, *"),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
     "access_log": ("true", True),
@@ -259,8 +266,14 @@ def test_what_kubernetes_says_of_a_service_called_litepool_is_no_setting(monkeyp
         "LITEPOOL_SERVICE_HOST": "10.0.0.1",
         "LITEPOOL_SERVICE_PORT_HTTP": "80",
         "LITEPOOL_PORT_80_TCP_ADDR": "10.0.0.1",
+        # Of one called litepool-grpc.
+        "LITEPOOL_GRPC_PORT": "tcp://10.0.0.2:8500",
+        "LITEPOOL_GRPC_SERVICE_HOST": "10.0.0.2",
+        "LITEPOOL_GRPC_PORT_8500_TCP": "tcp://10.0.0.2:8500",
     }.items():
         monkeypatch.setenv(name, value)
 
-    assert Settings(models_dir=Path()).port == 8000
+    settings = Settings(models_dir=Path())
+    assert settings.port == 8000
+    assert settings.grpc_port is None
     assert unknown_variables() == []

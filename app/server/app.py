@@ -15,17 +15,21 @@ from starlette.types import ASGIApp
 
 from app import __version__
 from app.dataplane import DataPlane, try_samples
+from app.protocols.call import Wire
+from app.protocols.wires import MAKERS
 from app.repository.cache import Cache
 from app.repository.convert import Converter
 from app.repository.manager import Manager, Policy
 from app.repository.trial import Trial
 from app.runtime.pool import Pool
 from app.runtime.servable import Lanes
-from app.server import control, errors, memory, model_control, openapi, page
+from app.server import browsers, control, errors, inference, memory, model_control, openapi, page, serving
 from app.server.channel import Message
 from app.server.forward import Forwarding, Peers
 from app.server.orders import Orders
+from app.server.paths import TEMPLATES
 from app.server.predict import Predict
+from app.server.rpc import passing
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 
@@ -33,13 +37,6 @@ _POOL_NICE = 10
 """By how much pool threads give way to event loops. At equal priority a fast model's request that finds both processors
 in the middle of a slow model's invoke waits for the kernel's next turn, up to 4 ms; a pool thread still gets a tenth of
 a processor that a loop would like to have for itself."""
-
-_PREDICT = (
-    "/predict",
-    "/predict/{model}",
-    "/predict/{model}/versions/{version}",
-    "/predict/{model}/labels/{label}",
-)
 
 _CLOSE_SECONDS = 0.5
 """How long the threads may take to end when all requests are answered or cut off."""
@@ -83,13 +80,12 @@ class Services:
         self.manager.freed = memory.trim
         self.unloaded = set(crew.unloaded) if crew is not None else set()
         self.orders = Orders(self.manager.order, crew.say if crew is not None else None)
-        self.dataplane = DataPlane(self.manager, self.metrics, settings.request_timeout)
+        self.dataplane = DataPlane(self.manager, self.metrics, settings.request_timeout, settings.max_body_bytes)
         self.lingering = False
         """Whether, after `close`, a thread is still in an invoke that does not end."""
 
     def close(self) -> None:
         """End the threads; what they run is waited for, but not long."""
-        self.metrics.flush()
         loaded = self.manager.close(_CLOSE_SECONDS)
         self.lingering = not (self._pool.close(_CLOSE_SECONDS) and loaded)
 
@@ -140,6 +136,8 @@ def create_app(
         finally:
             if crew is not None:
                 crew.peers.close()
+            # Here, since it is the loop that counts, and that may be about to do this itself.
+            services.metrics.flush()
             await asyncio.to_thread(services.close)
 
     app = FastAPIOffline(
@@ -151,6 +149,7 @@ def create_app(
         lifespan=lifespan,
     )
     errors.install(app)
+    browsers.install(app, settings)
     return app
 
 
@@ -164,17 +163,30 @@ def _without_parameters(endpoint: Callable[..., Awaitable[Response]]) -> Callabl
 
 
 def _add_routes(app: FastAPI, services: Services, settings: Settings, crew: Crew | None) -> None:
-    predict: ASGIApp = Predict(services.dataplane, settings.max_body_bytes)
-    if crew is not None:
-        predict = Forwarding(predict, crew.peers)
-    for path in _PREDICT:
-        app.router.routes.append(Route(path, predict, methods=["POST"]))
+    peers = crew.peers if crew is not None else None
+    predictions: dict[Wire, ASGIApp] = {}
+    for wire in MAKERS.keys() & TEMPLATES.keys():
+        predict: ASGIApp = Predict(services.dataplane, settings.max_body_bytes, wire, peers)
+        if peers is not None:
+            predict = Forwarding(predict, peers)
+        predictions[wire] = predict
+        for path in TEMPLATES[wire]:
+            app.router.routes.append(Route(path, predict, methods=["POST"]))
+    if peers is not None and settings.grpc_port is not None:
+        app.router.routes.extend(passing.routes(services.dataplane, settings.max_body_bytes))
     routes = control.router(services.manager, services.metrics)
     app.include_router(routes)
-    app.include_router(model_control.router(services.manager, services.orders, settings.model_control))
-    for route in routes.routes:
-        if isinstance(route, APIRoute):
+    orders = model_control.Control(services.orders, settings.model_control)
+    app.include_router(model_control.router(services.manager, orders))
+    servings = serving.router(services.manager)
+    app.include_router(servings)
+    inferences = inference.router(services.manager, services.metrics, orders)
+    app.include_router(inferences)
+    for route in (*routes.routes, *servings.routes, *inferences.routes):
+        if isinstance(route, APIRoute) and route.methods == {"GET"}:
             app.router.routes.append(Route(route.path, _without_parameters(route.endpoint), methods=["HEAD"]))
+    # Behind all others: it takes whatever there is below its path.
+    app.router.routes.append(Route("/v1/{rest:path}", serving.Malformed(predictions)))
 
     async def home(request: Request) -> HTMLResponse:
         return HTMLResponse(page.render(services.manager, request.url.netloc))

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 
 from app.repository import report
 from app.repository.manager import Manager, Status
-from app.server.predict import target_of
+from app.server.paths import target_of
 from app.telemetry import metrics as exposition
 from app.telemetry.metrics import Metrics
 

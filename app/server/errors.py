@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+from collections.abc import Mapping
 
 import orjson
 from fastapi import FastAPI, Request
@@ -9,7 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from app.errors import Code, LitepoolError, Unavailable
+from app.errors import Code, LitepoolError, Unavailable, printable
+from app.protocols.call import Wire
 
 log = logging.getLogger(__name__)
 
@@ -25,16 +27,23 @@ STATUS: dict[Code, int] = {
 }
 
 
+STATUSES: dict[Wire, Mapping[Code, int]] = dict.fromkeys(Wire, STATUS)
+"""For each wire format, where it has its own."""
+
+# As Triton answers a request that has waited too long.
+STATUSES[Wire.INFER] = {**STATUS, Code.DEADLINE_EXCEEDED: 503}
+
+
 def error_body(message: str) -> bytes:
     return orjson.dumps({"error": message})
 
 
-def error_response(error: LitepoolError) -> Response:
+def error_response(error: LitepoolError, wire: Wire = Wire.PREDICT) -> Response:
     """The answer that says what went wrong."""
     headers = {}
     if isinstance(error, Unavailable) and error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)
-    return Response(error_body(error.message), STATUS[error.code], headers, "application/json")
+    return Response(error_body(error.message), STATUSES[wire][error.code], headers, "application/json")
 
 
 def install(app: FastAPI) -> None:
@@ -52,7 +61,7 @@ def _on_litepool_error(_: Request, error: Exception) -> Response:
 
 def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    path = request.url.path[:200]
+    path = printable(request.url.path[:200])
     message = str(error.detail)
     if error.status_code == 404:
         message = f"no route {path}; GET /docs lists them"

@@ -4,8 +4,8 @@ A subclass of uvicorn's httptools protocol. For a POST to a known prediction pat
 dataplane when the message is complete, and writes the answer to the transport: no ASGI scope, no task, no messages.
 Everything else, and whatever is unusual about a request, goes the way that uvicorn would take it.
 
-A request that comes in one piece under a head that was parsed before does not go through the parser at all: the bytes
-mean what they meant then.
+A request under a head that was parsed before, which comes in one piece or in two, head and body, does not go through
+the parser at all: the bytes mean what they meant then.
 
 Order on a connection: express requests run as they come and their answers are held back until it is their turn. A
 request for the ASGI application waits in uvicorn's own pipeline until the express requests before it are answered, and
@@ -27,8 +27,7 @@ from uvicorn.server import ServerState
 
 from app.errors import Internal, TooLarge
 from app.server.errors import new_request_id
-from app.server.lane import Head, Lane, Turn
-from app.server.sequence import SEQUENCE_HEADERS
+from app.server.lane import Head, Lane, Turn, statuses_of
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +44,7 @@ _FIRST_SECONDS = 5.0
 
 _CLOSE = b"connection: close\r\n"
 
-_LARGE_ANSWER = 1 << 16
-"""Bytes of an answer above which it is not copied once more to stand behind its head."""
+_TOLD = "the server failed on this request; its log has it as request %s"
 
 _UPGRADE = (b"upgrade", b"http2-settings")
 
@@ -73,6 +71,8 @@ class Express(HttpToolsProtocol):
         self._turns: deque[Turn] = deque()
         self._express: Turn | None = None
         self._head: Head | None = None
+        self._known: bytes | None = None
+        """A head that was seen before, whose body is still to come."""
         self._chunks: list[bytes] = []
         self._blocks: list[bytes] = []
         self._size = 0
@@ -105,6 +105,9 @@ class Express(HttpToolsProtocol):
         self._arm(self.timeout_keep_alive or _FIRST_SECONDS)
 
     def data_received(self, data: bytes) -> None:
+        if self._known is not None:
+            self._hear_body(self._known, data)
+            return
         cycle = self.cycle
         rests = not (self._in_message or self._deaf) and (
             cycle is None or (cycle.response_complete and not self.pipeline)
@@ -119,14 +122,35 @@ class Express(HttpToolsProtocol):
                 self._learn(text, len(data) - end)
                 return
             if len(data) - end == head.length:
-                self._served = True
-                # As with the parser: nothing behind a request that asks for the close is one.
-                last = self._deaf = not head.keep_alive
-                turn = Turn(self._advance, last, self._access_line(head) if self.access_log else None)
-                self._turns.append(turn)
-                self._run(turn, head, data[end:])
+                self._run_known(head, data[end:])
+                return
+            if len(data) == end:
+                # Most clients send the body by itself.
+                self._known = text
+                self._in_message = True
+                self._heard = self.loop.time()
                 return
         self._hear(data)
+
+    def _hear_body(self, text: bytes, data: bytes) -> None:
+        """Go on behind a known head that came alone."""
+        self._known = None
+        self._in_message = False
+        head = self.lane.heads.get(text)
+        if head is not None and len(data) == head.length:
+            self._run_known(head, data)
+        else:
+            self._hear(text)
+            self._hear(data)
+
+    def _run_known(self, head: Head, body: bytes) -> None:
+        self._served = True
+        # As with the parser: nothing behind a request that asks for the close is one.
+        last = self._deaf = not head.keep_alive
+        line = self._access_line(head) if self.access_log else None
+        turn = Turn(self._advance, last, line, statuses_of(head))
+        self._turns.append(turn)
+        self._run(turn, head, body)
 
     def _hear(self, data: bytes) -> None:
         """Have uvicorn's parser go on with what has come."""
@@ -146,9 +170,13 @@ class Express(HttpToolsProtocol):
                 return
         try:
             self._parse(data)
-        except httptools.HttpParserError:
+        except httptools.HttpParserError as error:
             if self._deaf:
                 self.transport.close()
+            elif isinstance(error, httptools.HttpParserCallbackError):
+                identity = new_request_id()
+                log.error("request %s failed as it was read", identity, exc_info=error)
+                self._refuse(500, _TOLD % identity)
             else:
                 self._refuse(400, "the request is not valid HTTP/1.1")
 
@@ -197,7 +225,7 @@ class Express(HttpToolsProtocol):
             self.url in self.lane.paths
             and parser.get_method() == b"POST"
             and parser.get_http_version() == "1.1"
-            and not any(name in SEQUENCE_HEADERS for name, _ in self.headers)
+            and not any(name in self.lane.aside for name, _ in self.headers)
             and not self.expect_100_continue
             and not self.pipeline
             and (self.cycle is None or self.cycle.response_complete)
@@ -280,7 +308,8 @@ class Express(HttpToolsProtocol):
         head = self._head = self.lane.head(self.url, self.headers, keep_alive)
         self._chunks, self._blocks = [], []
         self._size = 0
-        turn = self._express = Turn(self._advance, not keep_alive, self._access_line(head) if self.access_log else None)
+        line = self._access_line(head) if self.access_log else None
+        turn = self._express = Turn(self._advance, not keep_alive, line, statuses_of(head))
         self._turns.append(turn)
         if head.refusal is not None:
             turn.refuse(head.refusal)
@@ -323,20 +352,19 @@ class Express(HttpToolsProtocol):
 
     def _write(self, turn: Turn) -> None:
         """Write one answer, and close the connection if it is the last."""
-        body = turn.body
-        assert body is not None
         lane, state = self.lane, self.server_state
         if lane.headers is not state.default_headers:
             lane.take(state.default_headers)
         last = turn.last or (lane.closing and not self._turns and not self._in_message)
         if turn.status == 200 and not last:
-            head = lane.begins[turn.kind]
+            head = lane.begins.get(turn.kind) or lane.good + turn.kind
         else:
             head = b"".join((STATUS_LINE[turn.status], lane.lines, _CLOSE if last else b"", turn.kind))
-        if len(body) < _LARGE_ANSWER:
-            self.transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        pieces = turn.written(head)
+        if len(pieces) == 1:
+            self.transport.write(pieces[0])
         else:
-            self.transport.writelines((b"%b%d\r\n\r\n" % (head, len(body)), body))
+            self.transport.writelines(pieces)
         state.total_requests += 1
         if turn.line is not None:
             self.access_logger.info("%s %d", turn.line, turn.status)
@@ -434,4 +462,4 @@ class Express(HttpToolsProtocol):
 def _fault(head: Head, error: Exception) -> Internal:
     identity = new_request_id()
     log.error("request %s to %s failed", identity, head.url.decode("latin-1"), exc_info=error)
-    return Internal(f"the server failed on this request; its log has it as request {identity}")
+    return Internal(_TOLD % identity)

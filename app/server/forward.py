@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import DeadlineExceeded, LitepoolError, Unavailable
 from app.server.errors import error_response
-from app.server.predict import ClientGone, Incoming, refuse_unread
+from app.server.incoming import ClientGone, Incoming, refuse_unread
 from app.server.sequence import sequence_of
 
 FORWARDED = "litepool.forwarded"
@@ -71,6 +71,10 @@ class Peers:
     def owner_of(self, sequence: str) -> int:
         """The index of the worker that keeps a sequence: the same in every worker, and after a replacement."""
         return int.from_bytes(blake2b(sequence.encode(), digest_size=8).digest()) % self._workers
+
+    def is_elsewhere(self, sequence: str) -> bool:
+        """Whether another worker keeps a sequence."""
+        return self.owner_of(sequence) != self.index
 
     async def forward(self, owner: int, scope: Scope, body: bytes) -> Reply:
         """Have another worker answer a request, whose connection to us it does not see. To be cancelled if the client

@@ -13,6 +13,9 @@ import tempfile
 
 log = logging.getLogger(__name__)
 
+HTTP, GRPC = b"h", b"g"
+"""What is spoken on a connection."""
+
 _AT_ONCE = 64
 """Connections taken before those that are there already are looked at again."""
 
@@ -76,15 +79,18 @@ class Giver:
     def fileno(self) -> int:
         return self._channel.fileno()
 
-    def give(self, connection: socket.socket) -> bool:
+    def give(self, connection: socket.socket, kind: bytes = HTTP) -> bool:
         """Hand over a connection, whose descriptor is then the caller's to close; False when the worker is gone.
+
+        Args:
+            kind: what is spoken on it, one byte.
 
         Raises:
             BlockingIOError: too many wait to be taken already; `fileno` is writable when there is room.
             OSError: the system cannot for the moment: too many descriptors under way, or no memory.
         """
         try:
-            socket.send_fds(self._channel, [b"."], [connection.fileno()])
+            socket.send_fds(self._channel, [kind], [connection.fileno()])
         except ConnectionError:
             self.usable = False
             return False
@@ -109,13 +115,13 @@ class Taker:
     def fileno(self) -> int:
         return self._channel.fileno()
 
-    def take(self) -> list[socket.socket]:
-        """Connections that were given since; call when `fileno` is readable.
+    def take(self) -> list[tuple[socket.socket, bytes]]:
+        """Connections that were given since, with their kind; call when `fileno` is readable.
 
         Raises:
             EOFError: there will be no more.
         """
-        taken: list[socket.socket] = []
+        taken: list[tuple[socket.socket, bytes]] = []
         # Descriptors come message by message, however much room there is.
         while len(taken) < _AT_ONCE:
             try:
@@ -135,7 +141,7 @@ class Taker:
             for fd in fds:
                 connection = socket.socket(fileno=fd)
                 connection.setblocking(False)
-                taken.append(connection)
+                taken.append((connection, data))
         return taken
 
     def closed(self) -> None:

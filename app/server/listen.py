@@ -6,6 +6,7 @@ import resource
 import socket
 import struct
 import sys
+import tempfile
 
 log = logging.getLogger(__name__)
 
@@ -13,6 +14,9 @@ BACKLOG_SECONDS = 0.1
 """How long the last connections may take from the kernel's hands into ours; a turn of the loop would do on loopback."""
 
 _MOST_FILES = 1 << 16
+
+_LONGEST_FOLDER = 80
+"""Characters of a temporary folder's name that leave room for a socket's: its path has 104 bytes or 108 (unix(7))."""
 
 _SO_ATTACH_FILTER = 26
 _NO_NEW_CONNECTIONS = (
@@ -48,6 +52,11 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
+def short_folder() -> str | None:
+    """Where folders for sockets are made: None for the usual place, if that leaves room for a socket's name."""
+    return None if len(tempfile.gettempdir()) <= _LONGEST_FOLDER else "/tmp"  # noqa: S108  made by mkdtemp
+
+
 def allow_many_connections() -> None:
     """Let this process, and those that it starts, have as many open files as the system lets them ask for.
 
@@ -59,9 +68,9 @@ def allow_many_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def url_of(sock: socket.socket) -> str:
+def url_of(sock: socket.socket, scheme: str = "http") -> str:
     host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def refuse_new(sock: socket.socket) -> None:

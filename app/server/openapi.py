@@ -10,7 +10,8 @@ from fastapi.openapi.utils import get_openapi
 from app.protocols import npy
 from app.repository.loader import Opened
 from app.repository.manager import Manager, Target
-from app.server.predict import path_of
+from app.server import inference_schema, serving_schema
+from app.server.paths import path_of
 from app.tensors import FREE, STRING, Shape, Signature, TensorSpec
 
 _ERRORS = {
@@ -38,7 +39,8 @@ def build(app: FastAPI, manager: Manager) -> dict[str, Any]:
                 default["/predict"] = {"post": operation}
             else:
                 paths[path_of(target).decode()] = {"post": operation}
-        document["paths"] = {**default, **paths, **document["paths"]}
+        others = {**serving_schema.paths(), **inference_schema.paths()}
+        document["paths"] = {**default, **paths, **others, **document["paths"]}
         # In place of FastAPI's own schemas, which are of errors that this server does not give.
         document["components"] = {"schemas": {"Error": _object({"error": {"type": "string"}})}}
         for path, what in (("/models/{model}", "model"), ("/models/{model}/versions/{version}", "version")):

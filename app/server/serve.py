@@ -8,7 +8,7 @@ import socket
 import sys
 from contextlib import suppress
 from time import monotonic
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -16,11 +16,14 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 
 from app.server.app import Services
 from app.server.express import Express
-from app.server.handover import Taker
+from app.server.handover import GRPC, Taker
 from app.server.inlet import Inlet
 from app.server.lane import Lane
 from app.server.listen import BACKLOG_SECONDS, refuse_new
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.server.rpc.edge import Edge
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ class Server(uvicorn.Server):
     Args:
         taker: where connections come from, in a worker that does not listen itself.
         inlet: where the requests that other workers pass on come from, if there are any.
+        edge: gRPC's, where it is spoken.
     """
 
     def __init__(
@@ -46,12 +50,14 @@ class Server(uvicorn.Server):
         drain_seconds: float,
         taker: Taker | None = None,
         inlet: Inlet | None = None,
+        edge: "Edge | None" = None,
     ) -> None:
         super().__init__(config)
         self._app = app
         self._drain_seconds = drain_seconds
         self._taker = taker
         self._inlet = inlet
+        self._edge = edge
         self._taken_all = asyncio.Event()
         self._adoptions: set[asyncio.Task[None]] = set()
 
@@ -63,6 +69,10 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self._edge is not None:
+            listener = await self._edge.open(self._app.state.services)
+            if listener is not None:
+                self.servers.append(listener)
         if self._taker is not None:
             asyncio.get_running_loop().add_reader(self._taker.fileno(), self._take, self._taker)
         if self._inlet is not None:
@@ -75,15 +85,18 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop().remove_reader(taker.fileno())
             self._taken_all.set()
             return
-        for connection in given:
-            task = asyncio.create_task(self._adopt(connection, taker))
+        for connection, kind in given:
+            task = asyncio.create_task(self._adopt(connection, kind, taker))
             self._adoptions.add(task)
             task.add_done_callback(self._adoptions.discard)
 
-    async def _adopt(self, connection: socket.socket, taker: Taker) -> None:
+    async def _adopt(self, connection: socket.socket, kind: bytes, taker: Taker) -> None:
         loop = asyncio.get_running_loop()
 
         def protocol() -> asyncio.Protocol:
+            if kind == GRPC:
+                assert self._edge is not None
+                return self._edge.protocol()
             made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
                 config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
             )
@@ -103,9 +116,11 @@ class Server(uvicorn.Server):
         log.info("draining: %d connections are open", len(self.server_state.connections))
         # From here on every answer closes its connection.
         self.server_state.default_headers = [*self.server_state.default_headers, CLOSE_HEADER]
+        if self._edge is not None and self._edge.sock is not None:
+            sockets = [*(sockets or []), self._edge.sock]
         alone = await self._stop_listening(sockets or [])
         begun = monotonic()
-        await self._finish_connections()
+        await asyncio.gather(self._finish_connections(), self._finish_calls())
         if self._inlet is not None:
             left = 0.0 if self.force_exit else max(0.0, begun + self._drain_seconds - monotonic())
             await self._inlet.close(left, alone)
@@ -136,6 +151,10 @@ class Server(uvicorn.Server):
         if self._adoptions:
             await asyncio.wait(self._adoptions)
         return alone
+
+    async def _finish_calls(self) -> None:
+        if self._edge is not None:
+            await self._edge.drain(0.0 if self.force_exit else self._drain_seconds)
 
     async def _finish_connections(self) -> None:
         """Wait for requests under way; close idle connections after a grace, and all when the drain's time is up."""

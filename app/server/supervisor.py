@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +19,7 @@ from typing import IO, Any, BinaryIO
 from app.server.channel import Message, Reader, Writer
 from app.server.dispatch import Dispatch
 from app.server.handover import Giver
-from app.server.listen import BACKLOG_SECONDS, refuse_new
+from app.server.listen import BACKLOG_SECONDS, refuse_new, short_folder
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,9 +34,6 @@ _MOST_AT_ONCE = 64
 """Connections accepted before workers are listened to again."""
 
 _BREATH_SECONDS = 0.1
-
-_LONGEST_FOLDER = 80
-"""Characters of a temporary folder's name that leave room for a socket's: its path has 104 bytes or 108 (unix(7))."""
 
 
 @dataclass(eq=False)
@@ -65,18 +62,21 @@ class Supervisor:
     """Runs `settings.workers` processes until SIGTERM or SIGINT.
 
     Args:
+        socks: those that listen, by what is spoken on their connections.
         ready: called once, when every worker of the first generation has loaded its models.
     """
 
-    def __init__(self, settings: Settings, sock: socket.socket, ready: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self, settings: Settings, socks: Mapping[bytes, socket.socket], ready: Callable[[dict[str, Any]], None]
+    ) -> None:
         self._settings = settings
-        self._sock = sock
+        self._socks = socks
         self._ready = ready
         self._told = False
         self._young_deaths = 0
         self._workers: set[Worker] = set()
         self._selector = selectors.DefaultSelector()
-        self._held: socket.socket | None = None
+        self._held: tuple[socket.socket, bytes] | None = None
         """A connection that no worker has room for,"""
         self._full: list[Giver] = []
         """and those whose room is waited for, if there are any workers."""
@@ -89,10 +89,9 @@ class Supervisor:
     def run(self) -> int:
         """Supervise; the exit code: 0, or 1 when workers cannot live."""
         # A folder so made is this user's alone.
-        short = None if len(tempfile.gettempdir()) <= _LONGEST_FOLDER else "/tmp"  # noqa: S108  made by mkdtemp
         with (
             tempfile.TemporaryDirectory(prefix="litepool-metrics-") as metrics,
-            tempfile.TemporaryDirectory(prefix="litepool-", dir=short) as self._folder,
+            tempfile.TemporaryDirectory(prefix="litepool-", dir=short_folder()) as self._folder,
         ):
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
             wake_read, wake_write = os.pipe()
@@ -118,7 +117,11 @@ class Supervisor:
         self._farewell = os.pipe()
         for index in range(self._settings.workers):
             self._start(index)
-        self._selector.register(self._sock, selectors.EVENT_READ, self._accept)
+        self._listen()
+
+    def _listen(self) -> None:
+        for kind, sock in self._socks.items():
+            self._selector.register(sock, selectors.EVENT_READ, partial(self._accept, sock, kind))
 
     def turn(self, wake: int) -> bool:
         """Wait until there is something to do, and do it; False if it is that `wake` can be read."""
@@ -179,11 +182,13 @@ class Supervisor:
         if worker in self._workers and worker.writer.flush():
             self._selector.unregister(worker.stdin)
 
-    def _accept(self) -> None:
+    def _accept(self, sock: socket.socket, kind: bytes) -> None:
         """Take what waits, and give each connection to the worker that has the fewest."""
+        if self._is_full():
+            return  # Another socket's connection has found no room in this same turn.
         for _ in range(_MOST_AT_ONCE):
             try:
-                connection, _ = self._sock.accept()
+                connection, _ = sock.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -191,18 +196,22 @@ class Supervisor:
                 log.warning("a connection could not be accepted: %s", error.strerror)
                 sleep(_BREATH_SECONDS)
                 return
-            self._give(connection)
-            if self._held is not None:
+            self._give(connection, kind)
+            if self._is_full():
                 return
 
-    def _give(self, connection: socket.socket) -> None:
+    def _is_full(self) -> bool:
+        """Whether a connection waits for room."""
+        return self._held is not None
+
+    def _give(self, connection: socket.socket, kind: bytes) -> None:
         usable = [worker for worker in self._workers if worker.giver.usable]
         # One that replaces another has nothing to answer with until it has loaded its models.
         loaded = [worker for worker in usable if worker.report is not None or not self._told]
         full: list[Giver] = []
         for giver in sorted((worker.giver for worker in loaded or usable), key=attrgetter("open")):
             try:
-                if giver.give(connection):
+                if giver.give(connection, kind):
                     connection.close()
                     return
             except BlockingIOError:
@@ -212,22 +221,23 @@ class Supervisor:
                 sleep(_BREATH_SECONDS)
                 full.append(giver)
         # No worker can take it now: no other is accepted until one can, or there is a new one.
-        self._held = connection
-        self._selector.unregister(self._sock)
+        self._held = connection, kind
+        for sock in self._socks.values():
+            self._selector.unregister(sock)
         for giver in full:
             self._selector.register(giver, selectors.EVENT_WRITE, self._release)
         self._full = full
 
     def _release(self) -> None:
         """Go on accepting: a worker that was waited for has room, or is gone, or there is a new one."""
-        connection, self._held = self._held, None
-        if connection is None:
+        held, self._held = self._held, None
+        if held is None:
             return  # Two of them had room at once.
         for giver in self._full:
             self._selector.unregister(giver)
         self._full = []
-        self._selector.register(self._sock, selectors.EVENT_READ, self._accept)
-        self._give(connection)
+        self._listen()
+        self._give(*held)
 
     def _heard(self, worker: Worker) -> None:
         try:
@@ -286,17 +296,19 @@ class Supervisor:
         return worker.process.wait()
 
     def _stop(self) -> None:
-        refuse_new(self._sock)
+        for sock in self._socks.values():
+            refuse_new(sock)
         # The kernel finishes the connections that it has begun.
         begun = monotonic() + BACKLOG_SECONDS
         while (left := begun - monotonic()) > 0:
             for key, _ in self._selector.select(left):
-                if key.fileobj is self._sock or isinstance(key.fileobj, Giver):
+                if key.fileobj in self._socks.values() or isinstance(key.fileobj, Giver):
                     key.data()
                 else:
                     # Not to be heard again and again: the end of a worker is found below.
                     self._selector.unregister(key.fileobj)
-        self._sock.close()
+        for sock in self._socks.values():
+            sock.close()
         for giver in self._full:
             self._selector.unregister(giver)
         self._full = []

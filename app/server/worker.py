@@ -18,6 +18,7 @@ from typing import Any
 from app.repository.manager import State
 from app.server import memory
 from app.server.app import Crew, Services, create_app
+from app.server.browsers import not_express
 from app.server.channel import Message, Reader, encode
 from app.server.forward import Peers
 from app.server.handover import Taker
@@ -51,20 +52,31 @@ def work(
     load_first: bool = False,
     crew: Crew | None = None,
     farewell: Farewell | None = None,
+    grpc_sock: socket.socket | None = None,
 ) -> None:
     """Serve what comes to a listening socket, or from a parent, until told to stop; the rest as for `create_app`.
 
     Args:
         farewell: of a worker with a crew.
+        grpc_sock: the listening socket of gRPC, of a worker that is alone.
     """
     memory.stay_small()
     sys.setswitchinterval(_SWITCH_SECONDS)
     log_config = log_setup.configure(settings.log_level, settings.log_format)
     taker = source if isinstance(source, Taker) else None
-    lane = Lane(settings.max_body_bytes, taker.closed if taker is not None else None)
+    lane = Lane(settings.max_body_bytes, taker.closed if taker is not None else None, not_express(settings))
+
+    edge = None
+    if settings.grpc_port is not None:
+        # Here, because it takes time and memory, and most servers do without.
+        from app.server.rpc.edge import Edge  # noqa: PLC0415
+
+        edge = Edge(settings, grpc_sock, crew.peers if crew is not None else None, lane.closed)
 
     def changed(services: Services) -> None:
         lane.open(services.dataplane)
+        if edge is not None:
+            edge.refresh()
         on_change(services)
 
     def settled(services: Services) -> None:
@@ -75,7 +87,7 @@ def work(
     inlet = None
     if crew is not None and farewell is not None:
         inlet = Inlet(app, crew.peers.socket_of(crew.peers.index), settings.max_body_bytes, farewell)
-    server = Server(make_config(app, lane, settings, log_config), app, settings.drain_seconds, taker, inlet)
+    server = Server(make_config(app, lane, settings, log_config), app, settings.drain_seconds, taker, inlet, edge)
     run(server, [] if isinstance(source, Taker) else [source])
 
 

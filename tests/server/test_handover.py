@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from app.server.handover import Giver, Taker
+from app.server.handover import GRPC, HTTP, Giver, Taker
 
 
 class Pair:
@@ -36,7 +36,7 @@ class Pair:
         return near
 
     def take(self) -> list[socket.socket]:
-        taken = self.taker.take()
+        taken = [each for each, _ in self.taker.take()]
         for each in taken:
             self._stack.callback(each.close)
         return taken
@@ -57,6 +57,18 @@ def test_what_is_given_is_taken_in_order_and_works(pair: Pair) -> None:
 
     assert [each.recv(1) for each in near] == [b"0", b"1", b"2"]
     assert not any(each.getblocking() for each in taken)
+
+
+def test_what_is_spoken_on_a_connection_goes_with_it(pair: Pair) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        assert pair.giver.give(far, GRPC)
+        pair.give()
+        (given, kind), (other, usual) = pair.taker.take()
+        given.close()
+        other.close()
+
+    assert (kind, usual) == (GRPC, HTTP)
 
 
 def test_nothing_is_taken_when_nothing_was_given(pair: Pair) -> None:

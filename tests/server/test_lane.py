@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.dataplane import JSON, DataPlane, Route, Wants
+from app.dataplane import DataPlane, Route, Wants
 from app.errors import NotFound, QueueFull, Unavailable
+from app.protocols.call import JSON
 from app.protocols.npy import MEDIA_TYPE as NPY
 from app.repository.manager import Target
 from app.server import lane as lane_module
 from app.server.express import Express
 from app.server.lane import Head, Lane, Turn
+from tests.examples import many
 from tests.server.test_express import CHUNKED, CLOSE, UPGRADE, Connection, Loop, Plane, pass_time, request
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -118,7 +120,61 @@ def test_a_head_is_known_by_its_every_byte(connection: Connection, known: bytes,
     assert len(connection.answers()) == 2
 
 
-@pytest.mark.parametrize("place", range(1, len(request(b"a body"))))
+END = len(head_of(request(b"a body")))
+
+
+def test_a_body_that_comes_by_itself_goes_round_the_parser_too(connection: Connection) -> None:
+    connection.feed(request(b"one"))
+    watched = Watched(connection.protocol)
+    whole = request(b"two")
+
+    for _ in range(2):
+        connection.feed(head_of(whole))
+        assert not connection.protocol.is_idle()
+        connection.feed(b"two")
+
+    assert watched.fed == []
+    assert connection.protocol.is_idle()
+    assert [body for _, body in connection.answers()] == [b"one", b"two", b"two"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "bodies"),
+    [
+        ([b"t", b"wo"], [b"two"]),
+        ([b"two" + request(b"six")], [b"two", b"six"]),
+        ([b"t", b"wo" + request(b"six")], [b"two", b"six"]),
+    ],
+    ids=["in pieces", "with more behind it", "both"],
+)
+def test_a_body_by_itself_that_is_not_just_that_is_parsed(
+    connection: Connection, pieces: list[bytes], bodies: list[bytes]
+) -> None:
+    connection.feed(request(b"one"))
+    head = head_of(request(b"two"))
+    watched = Watched(connection.protocol)
+
+    connection.feed(head)
+    for piece in pieces:
+        connection.feed(piece)
+
+    assert b"".join(watched.fed) == head + b"".join(pieces)
+    assert [body for _, body in connection.answers()] == [b"one", *bodies]
+
+
+def test_a_head_that_is_forgotten_before_its_body_comes_is_parsed(connection: Connection) -> None:
+    connection.feed(request(b"one"))
+    watched = Watched(connection.protocol)
+
+    connection.feed(head_of(request(b"two")))
+    connection.lane.heads.clear()
+    connection.feed(b"two")
+
+    assert b"".join(watched.fed) == request(b"two")
+    assert [body for _, body in connection.answers()] == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("place", [place for place in range(1, len(request(b"a body"))) if place != END])
 def test_a_request_that_comes_in_two_pieces_is_parsed(connection: Connection, place: int) -> None:
     whole = request(b"a body")
     connection.feed(whole)
@@ -478,7 +534,7 @@ def test_a_fault_of_the_dataplane_under_a_known_head_is_a_500_and_the_next_reque
         (request(b"x", b"/predict?a=1"), None),
         (request(b"x", b"/predict/unknown"), None),
         (request(b"x").replace(b"POST", b"PUT"), None),
-        (request(b"x", headers=b"Content-Encoding: gzip\r\n"), 415),
+        (request(b"x", headers=b"Content-Encoding: zstd\r\n"), 415),
         (request(b"x", headers=b"Content-Type: application/json; charset=utf-16\r\n"), 415),
         (request(b"x" * ((1 << 16) + 1)), 413),
         (b"rubbish\r\n\r\n", 400),
@@ -530,7 +586,7 @@ PIECES = [
     CHUNKED + request(b"x"),
     request(b"x", headers=CLOSE) + request(b"x"),
     request(b"x" * ((1 << 16) + 1)) + request(b"x"),
-    request(b"x", headers=b"Content-Encoding: gzip\r\n") + request(b"x"),
+    request(b"x", headers=b"Content-Encoding: zstd\r\n") + request(b"x"),
     request(request(b"inner")),
     request(b"x", headers=UPGRADE) + request(b"x"),
     b"POST /predict HTTP/1.1\nContent-Length: 0\n\n" + request(b"x"),
@@ -718,7 +774,7 @@ def test_the_beginning_of_a_good_answer_follows_the_server_s_headers() -> None:
 def test_a_turn_keeps_what_it_is_told_and_then_says_so(
     tell: Callable[[Turn], None], status: int, kind: bytes, body: bytes
 ) -> None:
-    advanced: list[tuple[int, bytes, bytes | None]] = []
+    advanced: list[tuple[int, bytes, bytes | memoryview | None]] = []
     turn = Turn(lambda: advanced.append((turn.status, turn.kind, turn.body)), last=False, line=None)
     assert turn.body is None
 
@@ -778,7 +834,7 @@ class Story:
 
 BODIES = st.sampled_from([b"", b"x", b"\r\n\r\n", b"a\r\n\r\nb", request(b"inner"), request(b""), b"POST /predict"])
 PATHS = st.sampled_from([b"/predict", b"/predict/a", b"/predict/b", b"/predict/unknown"])
-HEADERS = st.sampled_from([b"", b"", b"", b"Accept: */*\r\n", UPGRADE, CLOSE, b"Content-Encoding: gzip\r\n"])
+HEADERS = st.sampled_from([b"", b"", b"", b"Accept: */*\r\n", UPGRADE, CLOSE, b"Content-Encoding: zstd\r\n"])
 GOOD = st.builds(request, BODIES, PATHS, HEADERS)
 ODD = st.sampled_from(
     [
@@ -790,7 +846,7 @@ ODD = st.sampled_from(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=many(300))
 @given(st.data())
 def test_however_requests_are_cut_into_pieces_known_heads_change_nothing(data: st.DataObject) -> None:
     requests = data.draw(st.lists(st.one_of(GOOD, GOOD, GOOD, ODD), min_size=1, max_size=6), "requests")

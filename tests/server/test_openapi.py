@@ -130,7 +130,8 @@ def test_every_schema_has_a_type_that_json_knows(document: dict[str, Any]) -> No
 def test_every_route_is_in_it(document: dict[str, Any], good: InProcess) -> None:
     names = [model["name"] for model in good.get("/models").json()["models"]]
 
-    assert document["paths"].keys() == {
+    # Those of other servers' formats are held by the tests of these.
+    assert {path for path in document["paths"] if not path.startswith(("/v1", "/v2"))} == {
         *("/predict", "/healthz", "/livez", "/readyz", "/models", "/models/{model}", "/metrics"),
         "/models/{model}/versions/{version}",
         *(f"/predict/{name}" for name in names),

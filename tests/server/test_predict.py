@@ -299,7 +299,7 @@ def test_an_npy_answer_of_a_model_with_two_outputs_is_415(good: InProcess) -> No
 @pytest.mark.parametrize(
     ("headers", "named"),
     [
-        ({"content_encoding": "gzip"}, "Content-Encoding"),
+        ({"content_encoding": "zstd"}, "Content-Encoding"),
         ({"content_encoding": "identity, br"}, "Content-Encoding"),
         ({"content_type": "application/json; charset=utf-16"}, "charset"),
         ({"content_type": "application/json;Charset = latin-1"}, "charset"),
@@ -309,7 +309,7 @@ def test_a_coded_body_is_415(good: InProcess, headers: dict[str, str], named: st
     message = error_of(good.send("/predict", RECORD, **headers), 415)
 
     assert named in message
-    assert "not supported" in message
+    assert "expected" in message or "not supported" in message
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from app.server import supervisor as supervisor_module
 from app.server.channel import Message, Reader, encode
-from app.server.handover import Giver, Taker
+from app.server.handover import GRPC, HTTP, Giver, Taker
 from app.server.listen import listen
 from app.server.supervisor import Supervisor, show_exit
 from app.settings import Settings
@@ -37,6 +37,8 @@ class Process:
         self.pid = pid
         self.heard: list[Message] = []
         self.code: int | None = None
+        self.kinds: list[bytes] = []
+        """What is spoken on the connections taken."""
 
     def say(self, message: Message) -> None:
         os.write(self._said, encode(message))
@@ -60,7 +62,8 @@ class Process:
             taken = self.taker.take()
         except EOFError:
             return 0
-        for each in taken:
+        for each, kind in taken:
+            self.kinds.append(kind)
             each.close()
         return len(taken)
 
@@ -87,10 +90,9 @@ class Parent:
         self.breaths: list[float] = []
         monkeypatch.setattr(subprocess, "Popen", self._open)
         monkeypatch.setattr(supervisor_module, "sleep", self.breaths.append)
-        sock = listen("127.0.0.1", 0)
-        stack.callback(sock.close)
-        self._address = sock.getsockname()
-        self.supervisor = Supervisor(Settings(models_dir=folder, workers=2), sock, self.ready.append)
+        socks = {kind: stack.enter_context(listen("127.0.0.1", 0)) for kind in (HTTP, GRPC)}
+        self._addresses = {kind: sock.getsockname() for kind, sock in socks.items()}
+        self.supervisor = Supervisor(Settings(models_dir=folder, workers=2), socks, self.ready.append)
         self.supervisor.start()
         stack.callback(self._end)
 
@@ -111,8 +113,8 @@ class Parent:
             process.say(REPORT)
         self.turn_until(lambda: self.ready)
 
-    def connect(self) -> None:
-        client = socket.create_connection(self._address)
+    def connect(self, kind: bytes = HTTP) -> None:
+        client = socket.create_connection(self._addresses[kind])
         self._stack.callback(client.close)
 
     def giver(self, index: int) -> Giver:
@@ -148,7 +150,7 @@ class Parent:
             cast("Process", worker.process).die(0)
             supervisor._bury(worker)
         if supervisor._held is not None:
-            supervisor._held.close()
+            supervisor._held[0].close()
         supervisor._selector.close()
         for end in supervisor._farewell:
             os.close(end)
@@ -269,6 +271,31 @@ def test_connections_go_to_the_worker_that_has_the_fewest(parent: Parent) -> Non
         parent.connect()
     parent.turn_until(lambda: first.take() + sum(taken) > 6)
     assert second.take() == 0
+
+
+def test_connections_of_each_kind_are_told_apart_and_counted_together(parent: Parent) -> None:
+    parent.settle()
+    first, second = parent.processes
+    for kind in (GRPC, HTTP, GRPC, HTTP):
+        parent.connect(kind)
+
+    parent.turn_until(lambda: parent.given(0) + parent.given(1) == 4)
+
+    assert (first.take(), second.take()) == (2, 2)
+    assert sorted(first.kinds + second.kinds) == [GRPC, GRPC, HTTP, HTTP]
+
+
+def test_no_kind_is_accepted_while_a_connection_finds_no_room(parent: Parent) -> None:
+    parent.settle()
+    parent.fill()
+    before = parent.given(0) + parent.given(1)
+    parent.connect(GRPC)
+    parent.connect(HTTP)
+
+    parent.processes[0].take()
+    parent.turn_until(lambda: parent.given(0) + parent.given(1) == before + 3)
+
+    assert parent.supervisor._held is None
 
 
 def test_the_connections_of_a_worker_that_hangs_go_to_the_other_when_it_is_full(parent: Parent) -> None:

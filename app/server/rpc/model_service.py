@@ -1,0 +1,94 @@
+"""TensorFlow Serving's `ModelService`."""
+
+from pathlib import Path
+from typing import Any
+
+from app.errors import InvalidArgument
+from app.protocols.call import SHOWN
+from app.repository.manager import Manager, State
+from app.server import serving_info
+from app.server.dispatch import LOAD, UNLOAD
+from app.server.rpc.ordering import Control
+from app.server.rpc.prediction import target_of
+
+
+async def model_status(manager: Manager, request: Any) -> dict[str, Any]:
+    """`GetModelStatus`."""
+    return serving_info.model_status(manager, target_of(request))
+
+
+class Reload:
+    """`HandleReloadConfigRequest`: serve the models that are listed, and no others.
+
+    Which versions a model has, and their labels, its folder and its `model.toml` say: a list that says otherwise is
+    refused before anything is done.
+
+    Args:
+        models_dir: where all models are.
+    """
+
+    def __init__(self, manager: Manager, control: Control, models_dir: Path) -> None:
+        self._manager = manager
+        self._control = control
+        self._models_dir = models_dir
+
+    async def __call__(self, request: Any) -> dict[str, Any]:
+        """Carry it out: first what is to be loaded; nothing is unloaded when some of that cannot be.
+
+        Raises:
+            LitepoolError: it cannot be done.
+            Refused: it is not allowed.
+        """
+        self._control.check_allowed()
+        kind = request.config.WhichOneof("config")
+        if kind != "model_config_list":
+            raise InvalidArgument(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
+                f"supported: expected config.model_config_list, found {kind or 'no config'}"
+            )
+        wanted = [self._checked(config) for config in request.config.model_config_list.config]
+        if len(set(wanted)) < len(wanted):
+            twice = next(name for name in wanted if wanted.count(name) > 1)
+            raise InvalidArgument(f"model_config_list has {twice!r} twice: expected each model once")
+        entries = self._manager.entries()
+        serving = {entry.name for entry in entries if entry.state is State.AVAILABLE}
+        left = {entry.name for entry in entries if entry.state is not State.END}
+        for name in wanted:
+            if name not in serving:
+                await self._control.carry_out(LOAD, name)
+        for name in sorted(left - set(wanted)):
+            await self._control.carry_out(UNLOAD, name)
+        return {"status": {"error_code": "OK"}}
+
+    def _checked(self, config: Any) -> str:
+        """The name of a listed model, of which nothing is asked that is not so.
+
+        Raises:
+            InvalidArgument
+        """
+        name = config.name
+        where = f"model_config_list, model {name[:SHOWN]!r}"
+        if not name:
+            raise InvalidArgument("model_config_list: a model has no name")
+        own = self._models_dir / name
+        if config.base_path and Path(config.base_path).absolute() != own.absolute():
+            raise InvalidArgument(
+                f"{where}: base_path is {config.base_path[:SHOWN]!r}, and all models of this server lie in one folder, "
+                f"this one in {str(own)[:SHOWN]!r}: leave base_path out"
+            )
+        entries = [entry for entry in self._manager.entries() if entry.name == name]
+        if config.HasField("model_version_policy"):
+            served = sorted(entry.version for entry in entries if entry.state is State.AVAILABLE)
+            policy = config.model_version_policy
+            if policy.WhichOneof("policy_choice") is not None and sorted(set(policy.specific.versions)) != served:
+                raise InvalidArgument(
+                    f"{where}: model_version_policy differs from what is served, which is {served or 'nothing'}: which "
+                    "versions that are says [versions] in the model's model.toml; leave model_version_policy out"
+                )
+        labels = dict(config.version_labels)
+        if labels and labels != self._manager.labels(name):
+            raise InvalidArgument(
+                f"{where}: version_labels differ from the labels that there are, {self._manager.labels(name)}: they "
+                "are in [labels] of the model's model.toml; leave version_labels out"
+            )
+        return str(name)

@@ -1,0 +1,134 @@
+"""TensorFlow Serving's `ModelService`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from app.server.rpc.messages import new
+from tests import tflite
+from tests.server.inprocess import InProcess
+from tests.server.rpc.served import MODELS, PLAIN, PREDICTION, SERVING, Rpc, model_spec, predict_request, serving
+
+AVAILABLE, END = 30, 50
+
+
+def status_of(rpc: Rpc, **spec: Any) -> dict[int, int]:
+    request = new(f"{SERVING}.GetModelStatusRequest", model_spec=model_spec(**spec))
+    answer = rpc.served.run(rpc.call(f"{MODELS}/GetModelStatus", request))
+    return {one.version: one.state for one in answer.model_version_status}
+
+
+def test_the_status_of_each_version_is_told(rpc: Rpc) -> None:
+    assert status_of(rpc, name="affine") == {1: AVAILABLE, 2: AVAILABLE}
+    assert status_of(rpc, name="affine", version=1) == {1: AVAILABLE}
+    assert status_of(rpc, name="affine", label="stable") == {1: AVAILABLE}
+
+
+def reload_of(*configs: dict[str, Any]) -> Any:
+    return new(f"{SERVING}.ReloadConfigRequest", config={"model_config_list": {"config": configs}})
+
+
+@pytest.fixture
+def folder_of_two(tmp_path: Path) -> Path:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for name in ("first", "second"):
+        (folder / f"{name}.tflite").write_bytes(tflite.affine())
+    return folder
+
+
+@pytest.fixture
+def controlled(folder_of_two: Path) -> Iterator[Rpc]:
+    """A server of two models, which may be loaded and unloaded."""
+    with InProcess(folder_of_two, model_control=True) as served:
+        context = serving(served, PLAIN, folder_of_two, model_control=True)
+        yield served.run(context.__aenter__())
+        served.run(context.__aexit__(None, None, None))
+
+
+def test_a_reload_serves_what_is_listed_and_no_more(controlled: Rpc) -> None:
+    run, call = controlled.served.run, controlled.call
+    path = f"{MODELS}/HandleReloadConfigRequest"
+    run(call(f"{PREDICTION}/Predict", predict_request("first")))
+
+    answer = run(call(path, reload_of({"name": "second", "model_platform": "tensorflow"})))
+
+    assert answer.status.error_code == 0
+    assert status_of(controlled, name="first") == {1: END}
+    assert status_of(controlled, name="second") == {1: AVAILABLE}
+    code, _ = run(controlled.refused(f"{PREDICTION}/Predict", predict_request("first")))
+    assert code is grpc.StatusCode.UNAVAILABLE
+
+    run(call(path, reload_of({"name": "second"}, {"name": "first"})))
+
+    assert status_of(controlled, name="first") == {1: AVAILABLE}
+    run(call(f"{PREDICTION}/Predict", predict_request("first")))
+
+
+def test_a_reload_of_an_empty_list_serves_nothing(controlled: Rpc) -> None:
+    controlled.served.run(controlled.call(f"{MODELS}/HandleReloadConfigRequest", reload_of()))
+
+    assert status_of(controlled, name="first") == status_of(controlled, name="second") == {1: END}
+
+
+def test_where_a_model_lies_may_be_said(controlled: Rpc, folder_of_two: Path) -> None:
+    config = {
+        "name": "first",
+        "base_path": f"{folder_of_two}/first",
+        "model_version_policy": {"specific": {"versions": [1]}},
+    }
+    controlled.served.run(controlled.call(f"{MODELS}/HandleReloadConfigRequest", reload_of(config)))
+
+    assert status_of(controlled, name="second") == {1: END}
+
+
+@pytest.mark.parametrize(
+    ("configs", "words"),
+    [
+        ([{"name": ""}], "a model has no name"),
+        ([{"name": "first"}, {"name": "first"}], "has 'first' twice"),
+        ([{"name": "first", "base_path": "/models/first"}], "base_path is '/models/first'"),
+        ([{"name": "first", "version_labels": {"stable": 1}}], "version_labels differ"),
+        ([{"name": "first", "model_version_policy": {"all": {}}}], "model_version_policy differs"),
+        ([{"name": "first", "model_version_policy": {"specific": {"versions": [2]}}}], "which is [1]"),
+    ],
+)
+def test_a_list_that_says_otherwise_is_refused_before_anything_is_done(
+    controlled: Rpc, configs: list[dict[str, Any]], words: str
+) -> None:
+    request = controlled.refused(f"{MODELS}/HandleReloadConfigRequest", reload_of(*configs))
+    code, text = controlled.served.run(request)
+
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert words in text
+    assert status_of(controlled, name="second") == {1: AVAILABLE}
+
+
+def test_when_a_listed_model_cannot_be_loaded_none_is_unloaded(controlled: Rpc) -> None:
+    request = controlled.refused(f"{MODELS}/HandleReloadConfigRequest", reload_of({"name": "third"}))
+    code, text = controlled.served.run(request)
+
+    assert code is grpc.StatusCode.NOT_FOUND
+    assert "third" in text
+    assert status_of(controlled, name="first") == status_of(controlled, name="second") == {1: AVAILABLE}
+
+
+def test_without_the_operators_leave_nothing_is_ordered(folder_of_two: Path) -> None:
+    with InProcess(folder_of_two) as served:
+        context = serving(served, PLAIN, folder_of_two)
+        rpc = served.run(context.__aenter__())
+        orders = {
+            f"{MODELS}/HandleReloadConfigRequest": reload_of({"name": "first"}),
+            "/inference.GRPCInferenceService/RepositoryModelUnload": new(
+                "inference.RepositoryModelUnloadRequest", model_name="first"
+            ),
+        }
+        for path, request in orders.items():
+            code, text = served.run(rpc.refused(path, request))
+            assert code is grpc.StatusCode.PERMISSION_DENIED
+            assert "--model-control" in text
+        assert status_of(rpc, name="first") == status_of(rpc, name="second") == {1: AVAILABLE}
+        served.run(context.__aexit__(None, None, None))
