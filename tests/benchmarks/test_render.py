@@ -19,6 +19,7 @@ from tests.benchmarks import sample
 def folder(tmp_path: Path) -> Path:
     sample.bench().save(tmp_path / "results" / "bench.json")
     sample.peers().save(tmp_path / "results" / "peers.json")
+    sample.wires().save(tmp_path / "results" / "wires.json")
     return tmp_path
 
 
@@ -73,7 +74,8 @@ def test_no_results_at_all_still_give_a_page(tmp_path: Path) -> None:
 
 def test_the_page_in_docs_is_what_the_results_say() -> None:
     lived = life.load(RESULTS / "life.json")
-    text = "\n\n".join(document(read(RESULTS / "bench.json"), read(RESULTS / "peers.json"), lived)) + "\n"
+    bench, peers, wires = (read(RESULTS / f"{name}.json") for name in ("bench", "peers", "wires"))
+    text = "\n\n".join(document(bench, peers, lived, wires)) + "\n"
     assert (DOCS / "benchmarks.md").read_text() == text
 
 

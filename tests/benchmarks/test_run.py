@@ -8,6 +8,7 @@ from benchmarks.measure import rates
 from benchmarks.method import QUICK, Method
 from benchmarks.paths import CACHE, RESULTS
 from benchmarks.probe import cpu_between
+from benchmarks.wires import METHOD as WIRES
 
 
 def names(*arguments: str) -> list[str]:
@@ -43,6 +44,30 @@ def test_a_part_of_a_run_leaves_the_published_results_alone(part: list[str]) -> 
 def test_a_whole_run_writes_the_published_results() -> None:
     assert default_out(parse([])) == RESULTS / "bench.json"
     assert default_out(parse(["--peers"])) == RESULTS / "peers.json"
+
+
+def test_the_wire_formats_have_results_of_their_own() -> None:
+    assert default_out(parse(["--wires"])) == RESULTS / "wires.json"
+    assert default_out(parse(["--wires", "--quick"])) == CACHE / "results" / "wires.json"
+    assert method(parse(["--wires"])) == WIRES
+    assert method(parse(["--wires", "--quick"])) == QUICK
+
+
+@pytest.mark.parametrize(
+    ("arguments", "program", "package"), [([], "wrk", "wrk"), (["--wires"], "h2load", "nghttp2-client")]
+)
+def test_a_load_generator_that_is_missing_is_named_with_its_package(
+    arguments: list[str],
+    program: str,
+    package: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None if name == program else name)
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == (
+        f"{program} is needed and was not found; on Debian and Ubuntu: apt-get install {package}\n"
+    )
 
 
 def test_options_change_the_method_and_leave_the_rest() -> None:

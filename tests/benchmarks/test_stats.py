@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.stats import CURVE, Summary, curve, percentile
+from benchmarks.stats import CURVE, Summary, corrected, curve, percentile
 
 HUNDRED = np.arange(100, 0, -1, dtype=np.float64)
 
@@ -26,6 +26,16 @@ def test_no_samples_have_no_percentile() -> None:
 def test_a_curve_never_falls() -> None:
     values = list(curve(np.random.default_rng(1).exponential(100, 1000)).values())
     assert values == sorted(values)
+
+
+def test_a_stall_counts_for_the_requests_that_it_kept_from_being_sent() -> None:
+    # wrk's own stats_correct with an expected 100: 350 stands for 250 and 150 too, 200 and 199 for themselves.
+    assert sorted(corrected(np.array([90.0, 350.0, 200.0, 199.0]), 100)) == [90, 150, 199, 200, 250, 350]
+
+
+def test_without_an_expectation_nothing_is_corrected() -> None:
+    assert corrected(HUNDRED, 0).tolist() == HUNDRED.tolist()
+    assert corrected(np.array([]), 100).tolist() == []
 
 
 def test_a_summary_keeps_the_noise_beside_the_median() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.models import CONV, MLP, Model, records
-from benchmarks.wire import Instances, Npy, OpenInference, Request
+from benchmarks.wire import Instances, Npy, OpenInference, OpenInferenceBinary, Request, head_length
 
 
 @pytest.mark.parametrize("model", [MLP, CONV])
@@ -40,6 +40,32 @@ def test_an_open_inference_answer_gets_its_shape_back() -> None:
     assert OpenInference().decode(body).tolist() == [[1, 2], [3, 4]]
 
 
+def test_binary_tensors_follow_the_json_that_says_their_size() -> None:
+    batch = records(MLP, 2)
+    body = OpenInferenceBinary().encode(batch)
+    length = head_length(body)
+    head = json.loads(body[:length])
+    tensor = head["inputs"][0]
+    assert (tensor["shape"], tensor["parameters"]["binary_data_size"]) == ([2, 256], len(body) - length)
+    assert head["parameters"]["binary_data_output"] is True
+    assert np.array_equal(np.frombuffer(body[length:], np.float32).reshape(2, 256), batch)
+
+
+HEAD = b'{"outputs":[{"name":"y","datatype":"FP32","shape":[1,2],"parameters":{"binary_data_size":8}}]}'
+
+
+@pytest.mark.parametrize("blanks", [b"", b"  "])
+def test_a_binary_answer_is_what_follows_its_json(blanks: bytes) -> None:
+    raw = np.array([0.5, -1.0], np.float32).tobytes()
+    assert OpenInferenceBinary().decode(HEAD + blanks + raw).tolist() == [[0.5, -1.0]]
+
+
+@pytest.mark.parametrize("rest", [bytes(7), b"", b"x" + bytes(8)])
+def test_a_binary_answer_of_another_size_than_it_says_is_refused(rest: bytes) -> None:
+    with pytest.raises(ValueError, match="expected 8 bytes after the JSON, found"):
+        OpenInferenceBinary().decode(HEAD + rest)
+
+
 def test_npy_is_the_same_both_ways() -> None:
     batch = records(MLP, 3)
     assert np.array_equal(Npy().decode(Npy().encode(batch)), batch)
@@ -56,3 +82,8 @@ def test_a_request_asks_for_the_answer_in_its_own_format() -> None:
         b"Accept: application/x-npy",
         b"Content-Length: 5",
     ]
+
+
+def test_what_a_format_says_beside_its_name_is_sent_too() -> None:
+    ask = Request(1, "/", "application/octet-stream", b"", {"Inference-Header-Content-Length": "7"})
+    assert b"\r\nInference-Header-Content-Length: 7\r\n" in ask.raw()

@@ -270,7 +270,7 @@ ERRORS = {
     "unknown route": (one(1, "/predictions"), 404),
     "wrong method": (b"GET /predict HTTP/1.1\r\nHost: x\r\n\r\n", 405),
     "wrong type": (one(1, headers="Content-Type: text/xml\r\n"), 415),
-    "content encoding": (one(1, headers="Content-Encoding: gzip\r\n"), 415),
+    "content encoding": (one(1, headers="Content-Encoding: zstd\r\n"), 415),
     "charset": (one(1, headers="Content-Type: application/json; charset=utf-16\r\n"), 415),
     "too large": (posted(b" " * (LARGE + 1)), 413),
     "query ignored": (one(1, "/predict?a=b"), 200),

@@ -48,7 +48,8 @@ def test_loading_and_unloading_leaves_nothing_behind(tmp_path: Path) -> None:
     print(f"\n{found}")
     assert found.faults == []
     # The model alone has 1 MB of weights, and an interpreter of it in each worker.
-    assert found.growth_mb < max(found.noise_mb, 1.0)
+    # Kept, it would be 20 times that; the allocator may hold on to a page here and there.
+    assert found.growth_mb < max(found.noise_mb, 4.0)
     first, last = found.readings[0], found.readings[-1]
     assert (last.processes, last.descriptors) == (first.processes, first.descriptors)
     # In each worker the thread of the last load may still be about to end.

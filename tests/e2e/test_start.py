@@ -168,7 +168,12 @@ def test_a_worker_that_has_served_all_three_models_takes_less_than_90_mb(server:
 
 def test_uvicorn_serves_the_application_by_itself(cache: Path) -> None:
     seven = samples("digits")[7]
-    settings: dict[str, str | Path] = {"default_model": "digits", "models_dir": MODELS, "cache_dir": cache}
+    settings: dict[str, str | Path] = {
+        "default_model": "digits",
+        "models_dir": MODELS,
+        "cache_dir": cache,
+        "grpc_port": "1",
+    }
     command: list[str | Path] = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", "0"]
     with Litepool(settings=settings, command=command) as litepool:
         litepool.wait_listening()
@@ -178,6 +183,7 @@ def test_uvicorn_serves_the_application_by_itself(cache: Path) -> None:
 
         assert reply.status == 200
         assert distance(reply.json()["prediction"], seven["answer"]["prediction"], 1) <= 1e-5
+        assert "LITEPOOL_GRPC_PORT=1: uvicorn by itself speaks no gRPC" in litepool.log.text()
         litepool.process.terminate()
         # uvicorn's own way to end: it raises the signal again once it is done.
         assert litepool.wait() in (0, -15)
