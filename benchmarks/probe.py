@@ -20,6 +20,7 @@ PACKAGES = (
     "litepool",
     "ai-edge-litert",
     "fastapi",
+    "grpcio",
     "httptools",
     "keras",
     "numpy",

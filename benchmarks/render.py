@@ -9,17 +9,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import life, plots, tables
+from benchmarks import life, plots, tables, wires_page
 from benchmarks.format import seconds
 from benchmarks.life import Life
 from benchmarks.paths import DOCS, RESULTS
-from benchmarks.ratios import best_peer
+from benchmarks.ratios import AIMS, best_peer
 from benchmarks.results import Entry, Results, load
 
 HEAD = """# Benchmarks
 
 Written by `python -m benchmarks.render` from the files in `benchmarks/results/`: do not edit it. Measure your own
-machine with `make bench`, and other servers with `make bench-peers`."""
+machine with `make bench`, other servers with `make bench-peers`, and the wire formats with `make bench-wires`."""
 METHOD = """## Method
 
 {rounds} alternating rounds: in each, every server is started, asked and stopped in turn, so that a slow hour of the
@@ -49,10 +49,12 @@ def read(path: Path) -> Results | None:
     return load(path) if path.exists() else None
 
 
-def document(bench: Results | None, peers: Results | None, lived: Life | None = None) -> Iterator[str]:
+def document(
+    bench: Results | None, peers: Results | None, lived: Life | None = None, wires: Results | None = None
+) -> Iterator[str]:
     """The page's parts in order."""
     yield HEAD
-    yield "## What it shows\n\n" + tables.aims(bench, peers)
+    yield "## What it shows\n\n" + tables.aims(AIMS, bench, peers)
     best = best_peer(peers)
     if best:
         yield f"The best peer is {best.title}. Each of the two runs has its own floor and its own Litepool."
@@ -61,6 +63,8 @@ def document(bench: Results | None, peers: Results | None, lived: Life | None = 
             yield f"## {title}\n\nMeasured {results.date}: {rounds(results)}"
             for model in results.models:
                 yield from chapter(results, model, name)
+    if wires:
+        yield from wires_page.chapter(wires)
     if lived:
         yield from life.chapter(lived)
     main = bench or peers
@@ -131,11 +135,12 @@ def pictures(results: Results | None, name: str, folder: Path) -> None:
 
 
 def render(results: Path, docs: Path) -> None:
-    """From `bench.json`, `peers.json` and `life.json`, whichever there are."""
+    """From `bench.json`, `peers.json`, `wires.json` and `life.json`, whichever there are."""
     bench, peers = read(results / "bench.json"), read(results / "peers.json")
+    wires = read(results / "wires.json")
     lived = life.load(results / "life.json") if (results / "life.json").exists() else None
     docs.mkdir(parents=True, exist_ok=True)
-    (docs / "benchmarks.md").write_text("\n\n".join(document(bench, peers, lived)) + "\n")
+    (docs / "benchmarks.md").write_text("\n\n".join(document(bench, peers, lived, wires)) + "\n")
     pictures(bench, "bench", docs / "img")
     pictures(peers, "peers", docs / "img")
 

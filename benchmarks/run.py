@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from benchmarks.check import WrongAnswerError, check, request
 from benchmarks.connection import BrokenAnswerError
 from benchmarks.load.closed import WrkError
+from benchmarks.load.h2 import H2loadError
 from benchmarks.measure import Measurement, Round
 from benchmarks.method import Method
 from benchmarks.models import VARIANTS, Model, Reference, prepare, records
@@ -32,7 +33,15 @@ from benchmarks.servers.base import Launch, Server
 from benchmarks.stats import percentile
 
 # What one server's failure can look like from here; it ends that server's part of the run and no other's.
-FAILURES = (StartError, WrongAnswerError, BrokenAnswerError, WrkError, OSError, subprocess.SubprocessError)
+FAILURES = (
+    StartError,
+    WrongAnswerError,
+    BrokenAnswerError,
+    WrkError,
+    H2loadError,
+    OSError,
+    subprocess.SubprocessError,
+)
 PORTS = range(18000, 28000, 10)
 PORTS_IN_A_ROW = 4
 LEAST_INVOKES = 5
@@ -95,6 +104,44 @@ def invoke_us(model: Model, variant: str, size: int, seconds: float) -> float:
     return percentile(np.asarray(taken), 50)
 
 
+def invokes(results: Results, model: Model, variants: Sequence[str], seconds: float) -> None:
+    """One round of the interpreter alone, kept in the results."""
+    for variant, size in itertools.product(variants, (1, *model.batches)):
+        taken = results.invoke_us[model.name].setdefault(f"{variant}.{size}", [])
+        taken.append(round(invoke_us(model, variant, size, seconds), 2))
+
+
+def begin(models: Sequence[Model], method: Method) -> Results:
+    """With nothing measured yet."""
+    return Results(
+        date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        machine=machine(),
+        versions=versions(),
+        method=dataclasses.asdict(method),
+        models={model.name: model.about for model in models},
+        batches={model.name: list(model.batches) for model in models},
+        invoke_us={model.name: {} for model in models},
+        entries=[],
+    )
+
+
+def attempt(label: str, act: Callable[[], None]) -> str:
+    """Does it and says how long it took; returns what failed, nothing when all went well."""
+    began = time.monotonic()
+    try:
+        act()
+    except subprocess.CalledProcessError as error:
+        # Its own message has the paths of this machine.
+        found = f"the load client failed with exit code {error.returncode}"
+    except FAILURES as error:
+        found = f"{type(error).__name__}: {error}"
+    else:
+        print(f"{label}: {time.monotonic() - began:.0f} s", flush=True)
+        return ""
+    print(f"{label}: FAILED\n{found}", flush=True)
+    return found
+
+
 class Run:
     """One run: `check` then `measure`. Saves its results after every server, so an ended run has what it measured."""
 
@@ -104,16 +151,7 @@ class Run:
         self._method = method
         self._out = out
         self._samples: dict[str, NDArray[np.float64]] = {}
-        self.results = Results(
-            date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            machine=machine(),
-            versions=versions(),
-            method=dataclasses.asdict(method),
-            models={model.name: model.about for model in models},
-            batches={model.name: list(model.batches) for model in models},
-            invoke_us={model.name: {} for model in models},
-            entries=[],
-        )
+        self.results = begin(models, method)
         self._entries: dict[tuple[str, str], Entry] = {}
 
     @property
@@ -128,9 +166,8 @@ class Run:
             entry = Entry(server.name, server.title, server.group, server.about, model.name, {})
             self._entries[model.name, server.name] = entry
             self.results.entries.append(entry)
-            self._attempt(
-                f"check {server.name} {model.name}", entry, functools.partial(self._check, server, model, entry)
-            )
+            check_it = functools.partial(self._check, server, model, entry)
+            entry.error = attempt(f"check {server.name} {model.name}", check_it)
 
     def measure(self) -> None:
         for number in range(self._method.rounds):
@@ -139,7 +176,7 @@ class Run:
                 entry = self._entries[model.name, server.name]
                 if not entry.error:
                     label = f"round {number + 1}/{self._method.rounds} {server.name} {model.name}"
-                    self._attempt(label, entry, functools.partial(self._measure, server, model, entry))
+                    entry.error = attempt(label, functools.partial(self._measure, server, model, entry))
                     self.save()
 
     def extra(self, name: str, act: Callable[[], Figures]) -> None:
@@ -149,7 +186,7 @@ class Run:
         def keep() -> None:
             self.results.extras[name] = act()
 
-        self._attempt(name, entry, keep)
+        entry.error = attempt(name, keep)
         if entry.error:
             self.results.entries.append(entry)
 
@@ -159,20 +196,6 @@ class Run:
             return
         arrays: dict[str, Any] = dict(self._samples)
         np.savez_compressed(self._out.with_suffix(".npz"), **arrays)
-
-    def _attempt(self, label: str, entry: Entry, act: Callable[[], None]) -> None:
-        began = time.monotonic()
-        try:
-            act()
-        except subprocess.CalledProcessError as error:
-            # Its own message has the paths of this machine.
-            entry.error = f"the load client failed with exit code {error.returncode}"
-            print(f"{label}: FAILED\n{entry.error}", flush=True)
-        except FAILURES as error:
-            entry.error = f"{type(error).__name__}: {error}"
-            print(f"{label}: FAILED\n{entry.error}", flush=True)
-        else:
-            print(f"{label}: {time.monotonic() - began:.0f} s", flush=True)
 
     def _check(self, server: Server, model: Model, entry: Entry) -> None:
         server.prepare()
@@ -197,6 +220,4 @@ class Run:
 
     def _invokes(self) -> None:
         for model in self._models:
-            for variant, size in itertools.product(VARIANTS, (1, *model.batches)):
-                taken = self.results.invoke_us[model.name].setdefault(f"{variant}.{size}", [])
-                taken.append(round(invoke_us(model, variant, size, min(self._method.seconds, 1)), 2))
+            invokes(self.results, model, VARIANTS, min(self._method.seconds, 1))

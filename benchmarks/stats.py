@@ -26,6 +26,20 @@ def curve(samples: NDArray[np.float64]) -> dict[str, float]:
     return {f"p{percent:g}": round(percentile(samples, percent), 1) for percent in CURVE}
 
 
+def corrected(samples: NDArray[np.float64], expected: float) -> NDArray[np.float64]:
+    """With the requests that a stall kept from being sent, as wrk adds them (`stats_correct` in its stats.c).
+
+    For each sample that is more than twice the expected time between two requests of a connection: those that would
+    have been sent meanwhile, each by that time shorter, down to that time.
+    """
+    parts = [samples]
+    missing = samples[samples >= 2 * expected] - expected
+    while expected > 0 and len(missing := missing[missing > expected]):
+        parts.append(missing)
+        missing = missing - expected
+    return np.concatenate(parts)
+
+
 @dataclasses.dataclass(frozen=True)
 class Summary:
     """Of one figure over the rounds: the median, and the noise as the least and the most."""

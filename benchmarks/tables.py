@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks.format import NONE, megabytes, micros, percent, seconds, significant, with_noise
-from benchmarks.ratios import AIMS
+from benchmarks.ratios import Aim
 from benchmarks.results import Entry, Results
 
 Column = tuple[str, str, Callable[[float], str]]
@@ -67,10 +67,11 @@ def checks(entries: Sequence[Entry]) -> str:
     return table(head, rows)
 
 
-def aims(bench: Results | None, peers: Results | None) -> str:
+def aims(wanted: Sequence[Aim], first: Results | None, second: Results | None) -> str:
+    """What each aim finds in the results that it is given."""
     rows = []
-    for aim in AIMS:
-        value = aim.find(bench, peers)
+    for aim in wanted:
+        value = aim.find(first, second)
         found = f"{significant(value)}{aim.unit}" if value is not None else "not measured"
         verdict = NONE if value is None else ("yes" if aim.reached(value) else "no")
         rows.append([aim.label, aim.bound, found, verdict])

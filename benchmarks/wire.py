@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from benchmarks.models import Floats
 
 JSON = "application/json"
 NPY = "application/x-npy"
+OCTETS = "application/octet-stream"
 
 
 class Wire(Protocol):
@@ -65,6 +67,41 @@ class OpenInference:
 
 
 @dataclasses.dataclass(frozen=True)
+class OpenInferenceBinary:
+    """The Open Inference Protocol v2 with Triton's binary tensors, both ways: JSON, and bytes that it tells of.
+
+    How long the JSON is goes with the request in a header, which `head_length` finds.
+    """
+
+    input_name: str = "x"
+    content_type: str = OCTETS
+
+    def encode(self, batch: Floats) -> bytes:
+        raw = batch.astype("<f4").tobytes()
+        tensor = {"name": self.input_name, "shape": list(batch.shape), "datatype": "FP32"}
+        head = {
+            "inputs": [{**tensor, "parameters": {"binary_data_size": len(raw)}}],
+            "parameters": {"binary_data_output": True},
+        }
+        return compact(head) + raw
+
+    def decode(self, body: bytes) -> Floats:
+        head, length = json.JSONDecoder().raw_decode(body.decode("latin-1"))
+        tensor = head["outputs"][0]
+        size = tensor["parameters"]["binary_data_size"]
+        # The JSON may be followed by blanks, so that the tensor begins at a good address.
+        blanks = len(body) - length - size
+        if blanks < 0 or body[length : length + blanks].strip():
+            raise ValueError(f"expected {size} bytes after the JSON, found {len(body) - length}")
+        return np.frombuffer(body[length + blanks :], dtype="<f4").reshape(tensor["shape"])
+
+
+def head_length(body: bytes) -> int:
+    """Of the JSON that a body begins with."""
+    return int(json.JSONDecoder().raw_decode(body.decode("latin-1"))[1])
+
+
+@dataclasses.dataclass(frozen=True)
 class Npy:
     """NumPy's own file format, both ways."""
 
@@ -81,16 +118,20 @@ class Npy:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What one client sends again and again: the same bytes by every load tool."""
+    """What one client sends again and again: the same bytes by every load tool.
+
+    `more` are headers beyond those that say which format it is.
+    """
 
     port: int
     path: str
     content_type: str
     body: bytes
+    more: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"Content-Type": self.content_type, "Accept": self.content_type}
+        return {"Content-Type": self.content_type, "Accept": self.content_type, **self.more}
 
     def raw(self) -> bytes:
         """The request as it goes over a socket."""

@@ -3,6 +3,6 @@
 What is in the folders beside this file runs in those environments and is no part of this package.
 """
 
-from benchmarks.peers.definitions import PEERS
+from benchmarks.peers.definitions import PEERS, TRITON_GRPC
 
-__all__ = ["PEERS"]
+__all__ = ["PEERS", "TRITON_GRPC"]

@@ -105,6 +105,10 @@ def triton_env(launch: Launch) -> Env:
     return {"LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR")), "PYTRITON_HOME": str(launch.scratch)}
 
 
+def triton_grpc_env(launch: Launch) -> Env:
+    return {**triton_env(launch), "BENCH_GRPC_PORT": str(launch.port + 1)}
+
+
 def ray_env(haproxy: bool, launch: Launch) -> Env:
     """Ray rewrites 127.0.0.1 to the machine's address unless it takes itself for a cluster of one.
 
@@ -127,6 +131,27 @@ def ray_env(haproxy: bool, launch: Launch) -> Env:
     }
 
 
+TRITON_NATIVE = peer(
+    "triton-native",
+    "Triton, Python backend",
+    "two instances of its own Python backend, dynamic batching without delay",
+    lambda _launch: [environment.python("triton"), "native.py"],
+    folder="triton",
+    path=v2,
+    wire=OpenInference(),
+    env=triton_env,
+)
+# For the wire formats: the same with gRPC.
+TRITON_GRPC = peer(
+    "triton-native",
+    "Triton, Python backend",
+    "two instances of its own Python backend, dynamic batching without delay, gRPC",
+    lambda _launch: [environment.python("triton"), "native.py"],
+    folder="triton",
+    path=v2,
+    wire=OpenInference(),
+    env=triton_grpc_env,
+)
 PEERS = (
     peer("litserve", "LitServe", "two workers, two API servers, fast queue", script("litserve")),
     peer("bentoml", "BentoML", "two workers, access log off", bentoml),
@@ -165,16 +190,7 @@ PEERS = (
         wire=OpenInference(),
         env=triton_env,
     ),
-    peer(
-        "triton-native",
-        "Triton, Python backend",
-        "two instances of its own Python backend, dynamic batching without delay",
-        lambda _launch: [environment.python("triton"), "native.py"],
-        folder="triton",
-        path=v2,
-        wire=OpenInference(),
-        env=triton_env,
-    ),
+    TRITON_NATIVE,
     peer("ray", "Ray Serve", "two replicas, Python proxy", script("ray"), env=functools.partial(ray_env, False)),
     peer(
         "ray-haproxy",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Mapping
 
@@ -9,6 +10,7 @@ from benchmarks.servers.base import WORKERS, Launch, Server, predict
 from benchmarks.wire import Instances, Npy
 
 UVICORN = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning")
+BARE = ("--no-server-header", "--no-date-header")
 
 
 def uvicorn(app: str, launch: Launch, *options: str) -> list[str]:
@@ -17,8 +19,11 @@ def uvicorn(app: str, launch: Launch, *options: str) -> list[str]:
 
 
 def floor(launch: Launch) -> list[str]:
-    plain = ("--lifespan", "off", "--no-server-header", "--no-date-header")
-    return uvicorn("benchmarks.servers.apps.floor:app", launch, *plain)
+    return uvicorn("benchmarks.servers.apps.floor:app", launch, "--lifespan", "off", *BARE)
+
+
+def floor_sized(launch: Launch) -> list[str]:
+    return uvicorn("benchmarks.servers.apps.floor_sized:app", launch, *BARE)
 
 
 def naive(launch: Launch) -> list[str]:
@@ -49,6 +54,15 @@ FLOOR = Server(
     json=Instances(),
     npy=Npy(),
     variant=None,
+)
+# For the wire formats: answers as many bytes as its path says, and gRPC on the next port.
+FLOOR_SIZED = dataclasses.replace(
+    FLOOR,
+    title="Floor",
+    about="a raw ASGI app under uvicorn and a raw grpc.aio handler that read the body and answer fixed bytes",
+    command=floor_sized,
+    env=lambda launch: {"BENCH_GRPC_PORT": str(launch.port + 1)},
+    path=lambda _model: "/answer/400",
 )
 NAIVE = Server(
     name="naive",

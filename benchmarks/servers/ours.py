@@ -85,3 +85,9 @@ EXPRESS_INT8 = Server(
 EXPRESS_BOTH = dataclasses.replace(
     EXPRESS, name="litepool-both", command=lambda launch: serve(models_dir(launch, MLP, CONV), launch.port)
 )
+# For the wire formats: gRPC on the next port.
+EXPRESS_GRPC = dataclasses.replace(
+    EXPRESS,
+    about="`litepool serve --grpc-port`, float32",
+    command=lambda launch: [*serve(models_dir(launch), launch.port), "--grpc-port", str(launch.port + 1)],
+)

@@ -1,4 +1,7 @@
-"""Triton itself, out of PyTriton's wheel: its own Python backend with two instances, no PyTriton on the way."""
+"""Triton itself, out of PyTriton's wheel: its own Python backend with two instances, no PyTriton on the way.
+
+With gRPC too when it is given a port for that.
+"""
 
 import os
 import shutil
@@ -48,5 +51,7 @@ if __name__ == "__main__":
         "allow-grpc": "false",
         "allow-metrics": "false",
     }
+    if port := os.environ.get("BENCH_GRPC_PORT"):
+        options |= {"allow-grpc": "true", "grpc-address": "127.0.0.1", "grpc-port": port}
     server = str(shipped / "bin" / "tritonserver")
     os.execv(server, [server, *(f"--{name}={value}" for name, value in options.items())])
