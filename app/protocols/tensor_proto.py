@@ -121,8 +121,10 @@ def _half_as_varints(array: Array) -> bytes:
     return _as_varints(np.ascontiguousarray(array).view(np.uint16))
 
 
-def _no_strings(array: Array) -> bytes:
-    raise NotImplementedError
+def _as_strings(array: Array) -> bytes:
+    """Each as a field of its own: strings are never packed."""
+    strings = array.reshape(-1).tolist()
+    return b"".join([part for text in strings for part in (protobuf.write_head(_STRINGS, len(text)), text)])
 
 
 _KINDS = {
@@ -134,7 +136,7 @@ _KINDS = {
         "uint8": Kind(4, "DT_UINT8", 7, _read_integers, _as_varints),
         "int16": Kind(5, "DT_INT16", 7, _read_integers, _as_varints),
         "int8": Kind(6, "DT_INT8", 7, _read_integers, _as_varints),
-        "object": Kind(7, "DT_STRING", _STRINGS, _read_strings, _no_strings),
+        "object": Kind(7, "DT_STRING", _STRINGS, _read_strings, _as_strings),
         "complex64": Kind(8, "DT_COMPLEX64", 9, _read_complex, _in_memory),
         "int64": Kind(9, "DT_INT64", 10, _read_integers, _as_varints),
         "bool": Kind(10, "DT_BOOL", 11, _read_bools, _in_memory),
@@ -296,24 +298,15 @@ class Writer:
 
     def pieces(self, array: Array) -> Iterator[bytes | memoryview]:
         """The entry's bytes."""
-        if self._kind.field == _STRINGS:
-            values: list[bytes | memoryview] = [
-                piece
-                for value in array.reshape(-1).tolist()
-                for piece in (protobuf.write_head(_STRINGS, len(value)), value)
-            ]
-            size = sum(map(len, values))
-        else:
-            data = self._kind.write(array)
-            size = len(data)
-            values = [data]
+        data = self._kind.write(array)
+        size = len(data)
         head = self._heads.get((array.shape, size))
         if head is None:
             head = self._head(array.shape, size)
             if len(self._heads) < _CHUNK >> 8:
                 self._heads[array.shape, size] = head
         yield head
-        yield from values
+        yield data
 
     def _head(self, shape: Shape, size: int) -> bytes:
         tensor = self._dtype + protobuf.write_bytes(_SHAPE, shape_bytes(shape))
