@@ -35,6 +35,7 @@ _TOGETHER = {
 """Tests that share what takes long to make, and so run in the same one of several processes."""
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
     return ByFile(config, log)
 

@@ -260,8 +260,10 @@ class Converter:
             _end(child)
             child.wait()
             for pipe in (child.stdin, child.stdout):
-                if pipe is not None:
-                    pipe.close()
+                # Closing writes what a child that hung up did not take, and finds the pipe broken once more.
+                with suppress(BrokenPipeError):
+                    if pipe is not None:
+                        pipe.close()
             with self._lock:
                 self._children.discard(child)
 

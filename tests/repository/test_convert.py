@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from filelock import FileLock
@@ -261,9 +261,18 @@ def test_a_child_that_ends_without_a_word_leaves_a_reason(tmp_path: Path, monkey
 def test_a_child_that_does_not_even_read_its_request_leaves_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    hung_up = tmp_path / "hung up"
+    os.mkfifo(hung_up)
     program = tmp_path / "mute.py"
-    program.write_text("import os; os.close(0); os._exit(4)")
+    program.write_text(f"import os; os.close(0); open({str(hung_up)!r}, 'w').close(); os._exit(4)")
     monkeypatch.setattr(convert, "_CHILD", program)
+    say = convert._say
+
+    def say_when_it_hung_up(stream: IO[str], message: dict[str, Any]) -> None:
+        hung_up.read_bytes()  # its end comes when the child has closed its input
+        say(stream, message)
+
+    monkeypatch.setattr(convert, "_say", say_when_it_hung_up)
 
     assert refusal(tmp_path) == "the conversion process exited with 4 without a result"
 
