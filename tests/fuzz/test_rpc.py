@@ -10,7 +10,7 @@ import grpc.aio
 import pytest
 from hypothesis import strategies as st
 
-from app.dataplane import Wants
+from app.bound import Wants
 from app.protocols.call import Wire
 from app.repository.manager import Target
 from app.server.rpc.hot import PATHS
