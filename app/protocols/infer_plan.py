@@ -58,8 +58,10 @@ class Plans:
             raise InvalidArgument(
                 f"failed to parse the request JSON buffer: expected an object, found {describe(document)}"
             )
-        identity = _identity(document.get("id", ""))
-        told = told_by(document.get("parameters"))
+        identity = _identity(document.get("id"))
+        parameters = members(document.get("parameters"), "the request's parameters")
+        # Some clients write out all that a request could have, as MLServer's do.
+        told = told_by({name: value for name, value in parameters.items() if value is not None})
         given: dict[int, Given] = {}
         for position, item in enumerate(_list(document, "inputs", required=True)):
             one = given_by(item, f"inputs[{position}]", self.takes)
@@ -96,6 +98,8 @@ class Plans:
 
 def _identity(value: Any) -> bytes:
     """An id as JSON has it between quotes."""
+    if value is None:
+        return b""
     if type(value) is not str:
         raise InvalidArgument(f"Unable to parse 'id': expected a string, found {describe(value)}")
     try:

@@ -33,6 +33,8 @@ _ID = re.compile(rb'\{"id": ?"([ !#-\[\]-~]{0,256})"(?=,)')
 _LENGTH = re.compile(r"[0-9]{1,10}")
 _MOST_HEAD = (1 << 31) - 1
 
+_HINT = "; where tensors lie behind the JSON, Inference-Header-Content-Length gives the bytes of the JSON alone"
+
 Read = Callable[[Any, TensorSpec, Shape, str], Array | None]
 """Of the values of `data`, the input, its shape and their place in messages, the array; None where that must be left to
 another."""
@@ -245,7 +247,8 @@ def _parse(text: bytes) -> Any:
     try:
         return json_values.parse(text)
     except InvalidArgument as error:
-        raise InvalidArgument(f"failed to parse the request JSON buffer: {error.message}") from None
+        hint = _HINT if b'"binary_data_size"' in text else ""
+        raise InvalidArgument(f"failed to parse the request JSON buffer: {error.message}{hint}") from None
 
 
 def _without_id(rest: bytes, cut_off: bool) -> bytes:

@@ -203,6 +203,15 @@ def test_parameters_that_mean_something_here_are_understood_and_others_ignored(
         assert (call.timeout_ns, call.place) == (timeout_ns, place)
 
 
+def test_what_is_null_is_not_given() -> None:
+    nothing = {"id": None, "parameters": None, "outputs": None}
+    codec = codec_of(one_in())
+    call = codec.decode(body_of({**nothing, "inputs": [{**REQUEST, "parameters": None, "data": [1] * 4}]}))
+    assert answer_text(codec, call, ONES).startswith(b'{"model_name":"m",')
+    call = codec.decode(body_of(document(parameters={"content_type": None, "timeout": None, "sequence_id": None})))
+    assert (call.timeout_ns, call.place) == (0, None)
+
+
 def test_a_raw_body_is_one_record_and_is_answered_in_bytes() -> None:
     codec = codec_of(one_in(shape=(-1, -1, 2)))
     reader = codec.reading("0")
@@ -390,7 +399,9 @@ def test_a_header_beyond_the_body_is_refused() -> None:
 
 def test_bytes_behind_json_without_the_header_are_no_json() -> None:
     body, _ = headed(binary(), ONES)
-    assert "failed to parse the request JSON buffer: the body is not" in refusal(one_in(), body)
+    found = refusal(one_in(), body)
+    assert "failed to parse the request JSON buffer: the body is not" in found
+    assert found.endswith("Inference-Header-Content-Length gives the bytes of the JSON alone")
 
 
 def test_float16_has_no_json_form() -> None:
