@@ -130,7 +130,7 @@ class Exchange(Job):
         metrics = route.bound.metrics
         if error is None:
             metrics.answered(
-                (self.rows, self.invokes, self._decode_ns, self.queue_ns, self.invoke_ns, self._encode_ns, total_ns)
+                (self.rows, self.batch, self._decode_ns, self.queue_ns, self.invoke_ns, self._encode_ns, total_ns)
             )
             self._caller.answer(self._answer, route.media_type)
             return

@@ -13,6 +13,7 @@ from app.protocols.infer_tensors import DATATYPES
 from app.repository.manager import Entry, Manager, State, Status, Target
 from app.repository.model_config import CONFIG, ModelConfig
 from app.runtime.contract import BatchClass
+from app.telemetry.batches import BatchTotals
 from app.telemetry.metrics import Metrics, Totals
 from app.tensors import Batching, Signature, TensorSpec
 
@@ -128,8 +129,6 @@ def model_config(manager: Manager, target: Target) -> dict[str, Any]:
 def statistics(manager: Manager, metrics: Metrics, name: str | None, version: int | None) -> dict[str, Any]:
     """What requests to the versions that serve have added up to, in all workers.
 
-    `batch_stats` is empty: how many requests shared an invoke is not counted by the size of the batch.
-
     Args:
         name: of one model; None for all.
         version: of that one; None for all that serve.
@@ -222,6 +221,18 @@ def _statistics(entry: Entry, totals: Totals) -> dict[str, Any]:
             "cache_miss": none,
         },
         "response_stats": {},
-        "batch_stats": [],
+        "batch_stats": [_batch_statistics(*batch) for batch in sorted(totals.batches.items())],
         "memory_usage": [],
+    }
+
+
+def _batch_statistics(size: int, totals: BatchTotals) -> dict[str, Any]:
+    def phase(name: str) -> dict[str, int]:
+        return {"count": totals.invokes, "ns": totals.sums_ns[name]}
+
+    return {
+        "batch_size": size,
+        "compute_input": phase("decode"),
+        "compute_infer": phase("invoke"),
+        "compute_output": phase("encode"),
     }

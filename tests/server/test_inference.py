@@ -387,6 +387,10 @@ def test_statistics_count_what_was_asked(one_model: Path) -> None:
                                 "cache_hit", "cache_miss"}  # fmt: skip
         assert (found["success"]["count"], found["fail"]["count"]) == (3, 1)
         assert all(found[phase]["ns"] > 0 for phase in ("success", "compute_input", "compute_infer"))
+        (batch,) = stats["batch_stats"]
+        assert batch["batch_size"] == 2
+        for phase in ("compute_input", "compute_infer", "compute_output"):
+            assert batch[phase] == {"count": 3, "ns": found[phase]["ns"]}
         assert served.get("/v2/models/stats").json() == {"model_stats": [stats]}
         assert served.get("/v2/models/affine/versions/1/stats").json() == {"model_stats": [stats]}
 
