@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -189,8 +189,8 @@ def _add_routes(app: FastAPI, services: Services, settings: Settings, crew: Crew
     # Behind all others: it takes whatever there is below its path.
     app.router.routes.append(Route("/v1/{rest:path}", serving.Malformed(predictions)))
 
-    async def home(request: Request) -> HTMLResponse:
-        return HTMLResponse(page.render(services.manager, request.url.netloc))
+    async def home(request: Request) -> Response:
+        return page.answer(services.manager, request)
 
     app.router.routes.append(Route("/", home, methods=["GET"]))
     app.openapi = lambda: openapi.build(app, services.manager)  # type: ignore[method-assign]
