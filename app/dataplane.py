@@ -91,7 +91,7 @@ class Exchange(Job):
         """
         route = self._route
         servable = route.bound.servable
-        inline = self._size < route.inline_bytes
+        inline = self._size < route.inline_bytes or (route.lies is not None and route.lies(self._body))
         if inline or servable.sequences is not None:
             self.prepare()
             if elsewhere is not None and self.sequence is not None and elsewhere(self.sequence.name):
