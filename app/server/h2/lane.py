@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from app.errors import LitepoolError
-from app.server.h2.head import Head, Start, read_head
+from app.server.h2.head import Head, Hot, read_head
 from app.server.h2.hpack import Field
 from app.server.h2.relay import Relay
 
@@ -32,7 +32,7 @@ class GrpcLane:
 
     def __init__(
         self,
-        hot: Mapping[bytes, Start],
+        hot: Mapping[bytes, Hot],
         relay: Relay,
         max_message: int,
         status: Callable[[LitepoolError], tuple[int, str]],

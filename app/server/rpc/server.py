@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -14,15 +14,14 @@ from app.errors import LitepoolError, Unavailable, without_trace
 from app.protocols.call import Wire
 from app.server.app import Services
 from app.server.errors import new_request_id
-from app.server.rpc import inference, model_service, prediction
-from app.server.rpc.calls import Stream, Unary, awaited, described
+from app.server.rpc import inference, model_service, prediction, stream
+from app.server.rpc.calls import Unary, awaited, described
 from app.server.rpc.health import FULL_NAME as HEALTH
 from app.server.rpc.health import Health
 from app.server.rpc.hot import PATHS, Elsewhere, Hot, hot_calls
 from app.server.rpc.messages import POOL, SERVICES, Method, methods
 from app.server.rpc.ordering import Control
 from app.server.rpc.status import Refused, status_of
-from app.server.rpc.stream import streaming
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -51,7 +50,7 @@ class RpcServer:
         self._health = Health(services.manager, self._ending)
         self._looks: set[asyncio.Task[None]] = set()
         self._server = grpc.aio.server(
-            handlers=(_Handlers(_handlers(services, settings, self.hot, self._ending)),),
+            handlers=(_Handlers(_handlers(services, settings, self.hot)),),
             # How many calls there may be the lane says, connection by connection; all come here on one.
             options=(
                 ("grpc.max_receive_message_length", settings.max_body_bytes),
@@ -106,7 +105,7 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         return self._handlers.get(handler_call_details.method)
 
 
-def _handlers(services: Services, settings: Settings, hot: dict[Wire, Hot], ending: asyncio.Event) -> dict[str, Any]:
+def _handlers(services: Services, settings: Settings, hot: dict[Wire, Hot]) -> dict[str, Any]:
     manager = services.manager
     control = Control(services.orders, settings.model_control)
     open_inference = inference.Inference(manager, services.metrics, control)
@@ -121,8 +120,8 @@ def _handlers(services: Services, settings: Settings, hot: dict[Wire, Hot], endi
     handlers = {}
     for service in SERVICES:
         for method in methods(service):
-            if method.name == "ModelStreamInfer":
-                handlers[method.path] = _stream_handler(streaming(hot[Wire.GRPC_INFER], ending), method.path)
+            if method.path == stream.PATH:
+                # The lane's alone.
                 continue
             call = predicting.get(method.path) or own.get(method.name, open_inference.call)(method)
             handlers[method.path] = _unary_handler(call, method.path)
@@ -139,19 +138,6 @@ def _unary_handler(call: Unary, path: str) -> Any:
         raise AssertionError
 
     return grpc.unary_unary_rpc_method_handler(handle)
-
-
-def _stream_handler(call: Stream, path: str) -> Any:
-    async def handle(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        try:
-            async for answer in call(messages, context.time_remaining):
-                yield answer
-            return
-        except Exception as error:  # noqa: BLE001  the caller is told whatever happens, and the log of a bug
-            status, text, metadata = _told(error, path)
-        await context.abort(status, text, metadata)
-
-    return grpc.stream_stream_rpc_method_handler(handle)
 
 
 def _told(error: Exception, path: str) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]]:

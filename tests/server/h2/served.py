@@ -13,15 +13,20 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from app.errors import LitepoolError
+from app.protocols.call import Answer
 from app.runtime.job import Job
 from app.server.h2.connection import GrpcProtocol
-from app.server.h2.head import Caller
+from app.server.h2.head import Body, Caller, Hot, Streamed
 from app.server.h2.lane import GrpcLane
 from app.server.h2.relay import Relay
 from tests.loops import PATIENCE
 
 T = TypeVar("T")
 UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+
+
+def as_it_is(body: Body) -> tuple[bytes | memoryview, ...]:
+    return body.pieces if isinstance(body, Answer) else (body,)
 
 
 class Waiting(Job):
@@ -87,7 +92,7 @@ class Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 
 class Served:
-    """Hot are `/hot.Service/Echo`, `/hot.Service/Wait` and `/hot.Service/Refuse`."""
+    """Hot are `/hot.Service/Echo`, `Wait` and `Refuse`, and of many requests `Echoes` and `Waits`."""
 
     def __enter__(self) -> "Served":
         self.folder = tempfile.TemporaryDirectory()
@@ -111,7 +116,13 @@ class Served:
         return grpc.aio.insecure_channel(self.address, options=(*UNLIMITED, ("grpc.use_local_subchannel_pool", 1)))
 
     def new_lane(self) -> GrpcLane:
-        hot = {b"/hot.Service/Echo": self.echo, b"/hot.Service/Wait": self.wait, b"/hot.Service/Refuse": self.refuse}
+        hot: dict[bytes, Hot] = {
+            b"/hot.Service/Echo": self.echo,
+            b"/hot.Service/Wait": self.wait,
+            b"/hot.Service/Refuse": self.refuse,
+            b"/hot.Service/Echoes": Streamed(self.echo, as_it_is, lambda message, error: message),
+            b"/hot.Service/Waits": Streamed(self.wait, as_it_is, lambda message, error: message),
+        }
         self.lanes.append(GrpcLane(hot, self.relay, 128 << 20, lambda error: (9, error.message)))
         return self.lanes[-1]
 

@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.loops import PATIENCE
 from tests.server.h2.served import UNLIMITED, Served
 
+ECHOES = "/hot.Service/Echoes"
 ECHO, WAIT, REFUSE = "/hot.Service/Echo", "/hot.Service/Wait", "/hot.Service/Refuse"
 LARGE = bytes(range(256)) * (1 << 18)
 
@@ -211,10 +212,11 @@ def test_metadata_comes_before_the_first_message(served: Served) -> None:
     served.run(calls())
 
 
-def test_messages_of_a_stream_go_back_and_forth(served: Served) -> None:
+@pytest.mark.parametrize("path", [ECHOES, "/cold.Service/echo"])
+def test_messages_of_a_stream_go_back_and_forth(served: Served, path: str) -> None:
     async def calls() -> None:
         async with served.channel() as channel:
-            call = channel.stream_stream("/cold.Service/echo")()
+            call = channel.stream_stream(path)()
             for number in range(50):
                 await call.write(b"%d" % number)
                 assert await call.read() == b"%d" % number
@@ -233,6 +235,45 @@ def test_a_long_stream_of_large_messages_comes_whole_and_in_order(served: Served
             await call.done_writing()
             found = [message async for message in call]
             assert [int(message.rstrip(b"\0")) for message in found] == list(range(60))
+
+    served.run(calls())
+
+
+@pytest.mark.parametrize("coding", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+def test_requests_of_every_size_on_one_call_are_answered_in_their_order(
+    served: Served, coding: grpc.Compression
+) -> None:
+    sizes = [0, 3 << 20, 1, 70_000, 1 << 20, 16_379, 16_380, 2] * 3
+
+    async def calls() -> None:
+        async with served.channel() as channel:
+            call = channel.stream_stream(ECHOES)(iter(LARGE[:size] for size in sizes), compression=coding)
+            assert [len(message) async for message in call] == sizes
+            assert await call.code() == grpc.StatusCode.OK
+
+    served.run(calls())
+
+
+def test_a_call_of_many_requests_that_the_client_leaves_is_abandoned(served: Served) -> None:
+    async def calls() -> None:
+        async with served.channel() as channel:
+            call = channel.stream_stream("/hot.Service/Waits")()
+            await call.write(b"one")
+            job = await served.jobs.get()
+            call.cancel()
+            await job.gone.wait()
+
+    served.run(calls())
+
+
+def test_a_call_of_many_requests_ends_with_its_deadline(served: Served) -> None:
+    async def calls() -> None:
+        async with served.channel() as channel:
+            call = channel.stream_stream("/hot.Service/Waits")(timeout=0.3)
+            await call.write(b"one")
+            job = await served.jobs.get()
+            assert await call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            await job.gone.wait()
 
     served.run(calls())
 
