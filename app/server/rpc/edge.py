@@ -84,7 +84,7 @@ class Edge:
         if self._server is None:
             return
         until = monotonic() + seconds
-        await self._server.retire()
+        self._server.retire()
         await self._lane.drain(seconds)
         await self._relay.close()
         await self._server.stop(max(0.0, until - monotonic()))

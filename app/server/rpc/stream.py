@@ -60,7 +60,7 @@ def streaming(start: Start, ending: asyncio.Event) -> Stream:
         under_way: set[_Turn] = set()
 
         async def read() -> None:
-            async for message in _until(ending, messages):
+            async for message in until(ending, messages):
                 await room.acquire()
                 turn = _Turn(message)
                 turn.job = start(message, left(), turn.caller)
@@ -86,7 +86,7 @@ def streaming(start: Start, ending: asyncio.Event) -> Stream:
     return stream
 
 
-async def _until(ending: asyncio.Event, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def until(ending: asyncio.Event, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The messages that come before the end."""
     end = asyncio.ensure_future(ending.wait())
     upcoming = None

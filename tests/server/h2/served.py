@@ -17,7 +17,7 @@ from app.runtime.job import Job
 from app.server.h2.connection import GrpcProtocol
 from app.server.h2.head import Caller
 from app.server.h2.lane import GrpcLane
-from app.server.h2.relay import Relay
+from app.server.h2.relay import TOLD, Relay
 from tests.loops import PATIENCE
 
 T = TypeVar("T")
@@ -57,12 +57,17 @@ class Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
         context.set_trailing_metadata((("trailing", "yes"), ("trailing-bin", b"\0\xff")))
 
     async def refuse(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not today: 5 % ☃", (("why", "because"),))
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not today: 5 % ☃", (("why", "because"), TOLD))
         yield b""
 
     async def cancel(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        await context.abort(grpc.StatusCode.CANCELLED, "changed my mind")
+        await context.abort(grpc.StatusCode.CANCELLED, "changed my mind", (TOLD,))
         yield b""
+
+    async def fail(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        async for request in requests:
+            yield request
+            raise ValueError("a secret")
 
     async def remaining(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         left = context.time_remaining()
