@@ -93,8 +93,13 @@ def read_timeout(value: bytes) -> float | None:
     return int(match[1]) * _UNITS[match[2]] if match else None
 
 
-def read_head(fields: list[Field], hot: Mapping[bytes, Hot]) -> Head:
+def read_head(
+    fields: list[Field], hot: Mapping[bytes, Hot], unknown: Callable[[str], str | None] = lambda _: None
+) -> Head:
     """Check a request's headers, all but `grpc-timeout`.
+
+    Args:
+        unknown: what there is to say of a path that is not hot and that nobody has; None of others.
 
     Raises:
         Malformed
@@ -121,6 +126,8 @@ def read_head(fields: list[Field], hot: Mapping[bytes, Hot]) -> Head:
         return Head(path, None, None, encoding, length, streamed=found_hot)
     if found_hot is not None:
         return Head(path, found_hot, None, encoding, length)
+    if (nobody := unknown(path)) is not None:
+        return refused(replies.trailers_only(replies.UNIMPLEMENTED, nobody))
     try:
         metadata = tuple(pair for field in regular if field[0] not in _NOT_METADATA for pair in _metadata(*field))
     except ValueError as error:

@@ -1,7 +1,7 @@
 """What a call is to whoever carries it: bytes to bytes, with the time that the caller still waits."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from app.errors import LitepoolError
@@ -17,6 +17,9 @@ Left = Callable[[], float | None]
 
 Unary = Callable[[bytes, Left], Awaitable[bytes]]
 """A message to a message. It may raise LitepoolError or Refused; it is cancelled when the caller goes."""
+
+Stream = Callable[[AsyncIterator[bytes], Left], AsyncIterator[bytes]]
+"""Messages to messages; likewise."""
 
 
 def joined(body: bytes | Answer) -> bytes:

@@ -63,7 +63,7 @@ class Edge:
         calls = self._server.hot
         hot: dict[bytes, h2.Hot] = {PATHS[wire].encode(): call for wire, call in calls.items()}
         hot[stream.PATH.encode()] = stream.streamed(calls[Wire.GRPC_INFER])
-        self._lane = GrpcLane(hot, self._relay, self._settings.max_body_bytes, number_and_text)
+        self._lane = GrpcLane(hot, self._relay, self._settings.max_body_bytes, number_and_text, self._server.unknown)
         if self.sock is None:
             return None
         return await asyncio.get_running_loop().create_server(self.protocol, sock=self.sock)
@@ -89,7 +89,7 @@ class Edge:
         if self._server is None:
             return
         until = monotonic() + seconds
-        await self._server.retire()
+        self._server.retire()
         await self._lane.drain(seconds)
         await self._relay.close()
         await self._server.stop(max(0.0, until - monotonic()))

@@ -18,7 +18,7 @@ from app.runtime.job import Job
 from app.server.h2.connection import GrpcProtocol
 from app.server.h2.head import Body, Caller, Hot, Streamed
 from app.server.h2.lane import GrpcLane
-from app.server.h2.relay import Relay
+from app.server.h2.relay import TOLD, Relay
 from tests.loops import PATIENCE
 
 T = TypeVar("T")
@@ -45,7 +45,10 @@ class Waiting(Job):
 
 
 class Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """What is behind the relay: `/cold.Service/*`."""
+    """What is behind the relay: `/cold.Service/*`.
+
+    They read before they answer: grpc.aio's client takes a call that ends before it was written to for broken.
+    """
 
     def __init__(self) -> None:
         self.cancelled = asyncio.Event()
@@ -62,14 +65,22 @@ class Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
         context.set_trailing_metadata((("trailing", "yes"), ("trailing-bin", b"\0\xff")))
 
     async def refuse(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not today: 5 % ☃", (("why", "because"),))
+        await anext(requests)
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not today: 5 % ☃", (("why", "because"), TOLD))
         yield b""
 
     async def cancel(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        await context.abort(grpc.StatusCode.CANCELLED, "changed my mind")
+        await anext(requests)
+        await context.abort(grpc.StatusCode.CANCELLED, "changed my mind", (TOLD,))
         yield b""
 
+    async def fail(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        async for request in requests:
+            yield request
+            raise ValueError("a secret")
+
     async def remaining(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        await anext(requests)
         left = context.time_remaining()
         yield b"none" if left is None else b"%d" % left
 
