@@ -241,11 +241,11 @@ def _version_policy(config: ModelConfig) -> dict[str, Any]:
 def _statistics(entry: Entry, totals: Totals) -> dict[str, Any]:
     succeeded = totals.requests.get("OK", 0)
     failed = sum(totals.requests.values()) - succeeded
-    total_ns = totals.sums_ns.get("total", 0)
     none = {"count": 0, "ns": 0}
 
     def phase(name: str) -> dict[str, int]:
-        return {"count": succeeded, "ns": totals.sums_ns.get(name, 0)}
+        """Of what was answered well."""
+        return {"count": succeeded, "ns": max(0, totals.sums_ns.get(name, 0) - totals.failed_ns.get(name, 0))}
 
     return {
         "name": entry.name,
@@ -254,8 +254,8 @@ def _statistics(entry: Entry, totals: Totals) -> dict[str, Any]:
         "inference_count": totals.records,
         "execution_count": totals.invokes,
         "inference_stats": {
-            "success": {"count": succeeded, "ns": max(0, total_ns - totals.failed_ns)},
-            "fail": {"count": failed, "ns": totals.failed_ns},
+            "success": phase("total"),
+            "fail": {"count": failed, "ns": totals.failed_ns.get("total", 0)},
             "queue": phase("queue"),
             "compute_input": phase("decode"),
             "compute_infer": phase("invoke"),

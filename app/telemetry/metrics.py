@@ -58,7 +58,7 @@ class ModelMetrics:
         "_batches",
         "_codes",
         "_counts",
-        "_failed_ns",
+        "_failed",
         "_good",
         "_invokes",
         "_labels",
@@ -72,11 +72,12 @@ class ModelMetrics:
         self._metrics = metrics
         self._labels = (model, version)
         self._codes: dict[str, int] = {}
-        self._records = self._invokes = self._failed_ns = 0
+        self._records = self._invokes = 0
         self._good: list[Sequence[int]] = []
         self._refused: list[Sequence[int]] = []
         self._counts = np.zeros((len(PHASES), len(_BOUNDS) + 1), np.int64)
         self._sums = np.zeros(len(PHASES), np.int64)
+        self._failed = np.zeros(len(PHASES), np.int64)
         self._batches = BatchTally()
 
     def answered(self, seen: Sequence[int]) -> None:
@@ -93,7 +94,6 @@ class ModelMetrics:
         self._metrics.touch(self)
         self._codes[code] = self._codes.get(code, 0) + 1
         if phases_ns:
-            self._failed_ns += phases_ns[-1]
             # No invoke is counted where there is no answer.
             self._refused.append((0, -1, *phases_ns))
             if len(self._refused) >= _AT_ONCE:
@@ -107,16 +107,19 @@ class ModelMetrics:
         self._codes.clear()
         self._metrics.records.labels(*self._labels).inc(self._records)
         self._metrics.invokes.labels(*self._labels).inc(self._invokes)
-        self._metrics.failed_seconds.labels(*self._labels).inc(self._failed_ns / 1e9)
+        for phase, spent_ns in zip(PHASES, self._failed.tolist(), strict=True):
+            if spent_ns:
+                self._metrics.failed_seconds.labels(*self._labels, phase).inc(spent_ns / 1e9)
         self._metrics.batches.flush(*self._labels, self._batches)
         if self._records:
             self._metrics.last.labels(*self._labels).set_to_current_time()
-        self._records = self._invokes = self._failed_ns = 0
+        self._records = self._invokes = 0
         for phase, counts, total in zip(PHASES, self._counts, self._sums, strict=True):
             if counts.any():
                 self._metrics.seconds.labels(*self._labels, phase).merge(counts.tolist(), float(total) / 1e9)
         self._counts[:] = 0
         self._sums[:] = 0
+        self._failed[:] = 0
 
     def _count_seen(self) -> None:
         """Sort the latencies seen into their buckets, many at once: NumPy takes as long for a hundred as for one."""
@@ -135,6 +138,7 @@ class ModelMetrics:
         rows, batch, decode, _, invoke, encode, _ = taken[:good].T
         self._batches.add(rows, batch, decode, invoke, encode)
         self._sums += phases.sum(axis=0)
+        self._failed += phases[good:].sum(axis=0)
         places = np.searchsorted(_BOUNDS_NS, phases)
         for index in range(len(PHASES)):
             self._counts[index] += np.bincount(places[phases[:, index] > 0, index], minlength=len(_BOUNDS) + 1)
@@ -148,8 +152,8 @@ class Totals:
         """By outcome."""
         self.records = 0
         self.invokes = 0
-        self.failed_ns = 0
-        """In all, of those requests that were not answered well."""
+        self.failed_ns: dict[str, int] = {}
+        """Of each phase the time of requests that were not answered well."""
         self.last_answer = 0.0
         """When, in seconds of the epoch; 0 for never."""
         self.counts: dict[str, int] = {}
@@ -168,7 +172,7 @@ class Totals:
             case "litepool_invokes_total":
                 self.invokes = round(value)
             case "litepool_failed_seconds_total":
-                self.failed_ns = round(value * 1e9)
+                self.failed_ns[kind] = round(value * 1e9)
             case "litepool_last_answer_timestamp_seconds":
                 self.last_answer = value
             case "litepool_request_seconds_count":
@@ -201,8 +205,8 @@ class Metrics:
         self.batches = BatchCounters(self._registry)
         self.failed_seconds = Counter(
             "litepool_failed_seconds",
-            "Time of requests that were not answered well; it is in litepool_request_seconds too.",
-            ["model", "version"],
+            "Time of requests that were not answered well, in all and by phase; it is in litepool_request_seconds too.",
+            ["model", "version", "phase"],
             registry=self._registry,
         )
         self.last = Gauge(

@@ -418,6 +418,18 @@ def test_statistics_count_what_was_asked(one_model: Path) -> None:
         assert served.get("/v2/models/affine/versions/1/stats").json() == {"model_stats": [stats]}
 
 
+def test_requests_that_failed_are_in_no_phase_of_the_statistics(one_model: Path) -> None:
+    with InProcess(one_model) as served:
+        long_ns = 10**15
+        served.services.metrics.model("affine", 1).refused("DEADLINE_EXCEEDED", (long_ns,) * 5)
+        assert infer(served, request([1] * 4, (1, 4)), model="affine").status_code == 200
+        (stats,) = served.get("/v2/models/affine/stats").json()["model_stats"]
+        found = stats["inference_stats"]
+        assert found.pop("fail") == {"count": 1, "ns": long_ns}
+        assert all(one["ns"] < long_ns for one in found.values())
+        assert found["success"]["count"] == 1
+
+
 def test_the_repository_lists_what_there_is_and_what_serves(served: InProcess) -> None:
     def index(body: bytes) -> dict[tuple[str, str], Any]:
         found = served.send("/v2/repository/index", body).json()
