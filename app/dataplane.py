@@ -394,7 +394,7 @@ class Exchange(Job):
         self._encode_ns = perf_counter_ns() - start
 
     def finish(self, error: Exception | None) -> None:
-        if type(error) is OtherSignature:
+        if type(error) is OtherSignature and not self.turned:
             error = self._turn_to(error)
             if error is None:
                 return
