@@ -429,7 +429,7 @@ class Exchange(Job):
             self.begin(None)
         except NotFound as error:
             # The format's own text first, which says that it is the signature.
-            return InvalidArgument(f"{other.message}; {error.message}")
+            return InvalidArgument(f"{words.no_signature(self._route.wants.wire, other.name)}; {error.message}")
         except LitepoolError as error:
             return error
         return None
