@@ -212,7 +212,8 @@ def test_the_body_names_the_signature_first_or_last_or_in_letters_that_are_escap
 
 
 def test_the_verb_may_be_in_any_case_and_a_query_means_nothing(served: InProcess) -> None:
-    assert served.send("/V1/Models/m:Predict", b'{"instances":[1.0]}').status_code == 404
+    assert served.send("/V1/Models/m:Predict", b'{"instances":[1.0]}').json() == {"predictions": [2.5]}
+    assert served.send("/V1/Models/m:Explain", b'{"instances":[1.0]}').status_code == 400
     assert served.send("/v1/models/m:Predict", b'{"instances":[1.0]}').json() == {"predictions": [2.5]}
     assert served.send("/v1/models/m:predict?x=1", b'{"instances":[1.0]}').json() == {"predictions": [2.5]}
 
@@ -387,7 +388,7 @@ BAD_EXAMPLES = [
     ("m:regress", '{"examples":[{"x":[1,2]}]}', 400, "Number of float32 values != expected"),
     ("m:regress", '{"examples":[{"y":1}]}', 400, "Feature: x (data type: float32) is required but could not be found"),
     ("m:regress", '{"examples":[{"x":18446744073709551615}]}', 400, "Only int64 is supported"),
-    ("m:regress", '{"examples":[{"x":1}],"signature_name":"z"}', 400, 'Serving signature name: "z" not found'),
+    ("m:regress", '{"examples":[{"x":1}],"signature_name":"z"}', 400, "No signature was found with the name: z; "),
     ("m:regress", '{"examples":[{"x":1}],"signature_name":1}', 400, "'signature_name' key must be a string value"),
     ("m:classify", '{"examples":[{"x":1}]}', 400, "Expected classification signature outputs"),
     ("two:regress", '{"examples":[{"x":[1,2,3,4]}]}', 400, "Expected output Tensor shape"),
