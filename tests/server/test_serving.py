@@ -107,7 +107,7 @@ BAD = [
     ("m", '{"instances":[[[1.0]]]}', 400, "expected shape [-1] for input 'x', found [1, 1, 1]"),
     ("m", '{"inputs":{"z":[1.0]}}', 400, "Missing named input: x in 'inputs' object"),
     ("m", '{"inputs":[]}', 400, "found [0]"),
-    ("m", '{"instances":[1e400]}', 400, "Number too big to be stored in double"),
+    ("m", '{"instances":[1e400]}', 400, "Number too big to be stored in double, found 1e400"),
     ("m", '{"signature_name":7,"instances":[1.0]}', 400, "'signature_name' key must be a string value"),
     ("m", '{"signature_name":"z","instances":[1.0]}', 400, 'Serving signature name: "z" not found in signature def'),
     ("m", '{"instances":[1.0],"signature_name":"z"}', 400, 'Serving signature name: "z" not found in signature def'),
