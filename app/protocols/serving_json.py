@@ -65,11 +65,15 @@ class ServingPredict(PredictJson):
             InvalidArgument: naming what was found, where, and what was expected.
             OtherSignature: `signature_name` is another's.
         """
-        if (named := cut_signature(body)) is not None:
+        named = cut_signature(body)
+        if named is None:
+            call = self._read(body)
+        elif named[0] == self._signature.name or body.count(_SIGNATURE) == 1:
             check_signature(named[0], self._signature)
             call = self._read(named[1])
         else:
-            call = self._read(body)
+            # Of a key that is there more than once the last counts, which need not be the one that was cut off.
+            call = None
         if call is None or call.form is Form.INSTANCE:
             return self._decode_slow(body)
         return call

@@ -148,7 +148,8 @@ _KINDS = {
     }.items()
 }
 
-_NAMES = {kind.number: kind.name for kind in _KINDS.values()}
+_NAMES = {kind.number: kind.name for kind in _KINDS.values()} | {14: "DT_BFLOAT16"}
+"""For messages: of those that no model here takes, the one that clients have."""
 
 _FIXED_FIELDS = {5: 5, 9: 5, 6: 1, 12: 1}
 """The wire type of fields of floats and doubles where they are not packed."""
@@ -177,6 +178,8 @@ def read(view: memoryview, spec: TensorSpec, wanted: Shape) -> Array:
     # A size of -1 is the caller's to choose only in what is wanted.
     if shape is None or min(shape, default=1) < 1 or not fits(shape, wanted):
         found = "an unknown rank" if shape is None else show_shape(shape)
+        if shape is not None and min(shape, default=1) < 1:
+            found += ", and a tensor's sizes are 1 at least"
         raise InvalidArgument(f"{name}: expected shape {show_shape(wanted)}, found {found}")
     size = math.prod(shape)
     if content is not None and len(content):

@@ -60,7 +60,7 @@ def router(manager: Manager) -> APIRouter:
 
     @routes.get("/v1/models/{model}/versions/{version}", summary="The state of one version")
     async def version_status(model: str, version: str) -> Response:
-        return await status(target_of({"model": model, "version": version}))
+        return await status(target_of({"model": model, "version": version}, Wire.SERVING_PREDICT))
 
     @routes.get("/v1/models/{model}/labels/{label}", summary="The state of the version that has a label")
     async def label_status(model: str, label: str) -> Response:
@@ -72,7 +72,7 @@ def router(manager: Manager) -> APIRouter:
 
     @routes.get("/v1/models/{model}/versions/{version}/metadata", summary="One version's signatures")
     async def version_metadata(model: str, version: str) -> Response:
-        return await metadata(target_of({"model": model, "version": version}))
+        return await metadata(target_of({"model": model, "version": version}, Wire.SERVING_PREDICT))
 
     @routes.get("/v1/models/{model}/labels/{label}/metadata", summary="The signatures of the version that has a label")
     async def label_metadata(model: str, label: str) -> Response:

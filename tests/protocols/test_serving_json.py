@@ -178,6 +178,29 @@ def test_a_signature_of_another_name_is_for_another_codec() -> None:
         assert other.value.name == "z"
 
 
+@pytest.mark.parametrize(
+    ("number", "found"),
+    [("-1e400", "found -1e400"), ("1" * 500 + "e9", "found " + "1" * 80), ("9" * 5000, "an integer of more than 4300")],
+)
+def test_a_number_beyond_doubles_is_refused_and_shown(number: str, found: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        decode(one_in(), f'{{"instances":[[1,2,3,{number}]]}}')
+    assert "JSON Parse error: Number too big to be stored in double, " in refused.value.message
+    assert found in refused.value.message
+    assert len(refused.value.message) < 200
+
+
+@pytest.mark.parametrize("first", ["z", "serving_default", ""])
+def test_of_a_signature_that_is_named_more_than_once_the_last_name_counts(first: str) -> None:
+    """Were it not the same one each time, two codecs could send a body to each other for ever."""
+    body = f'{{"signature_name":"{first}","instances":[[1,2,3,4]],"signature_name":"%s"}}'
+
+    with pytest.raises(OtherSignature) as other:
+        decode(one_in(), body % "y")
+    assert other.value.name == "y"
+    assert decode(one_in(), body % "serving_default").rows == 1
+
+
 def test_a_name_that_is_no_text_is_still_said() -> None:
     with pytest.raises(OtherSignature) as other:
         decode(one_in(), '{"signature_name":"\\ud800"}')
