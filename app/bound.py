@@ -1,18 +1,20 @@
 """A loaded version with all that its requests need: for each wire format, who decodes and who encodes."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from app.errors import InvalidArgument, NotFound, UnsupportedFormat
 from app.protocols import coding, npy
 from app.protocols.call import JSON, SHOWN, Codec, HeadedCodec, Identity, Wire
+from app.protocols.infer_grpc import GrpcInfer
 from app.protocols.real import Real
 from app.protocols.wires import MAKERS
 from app.repository.loader import Loaded, Opened
 from app.runtime.servable import Servable
 from app.telemetry.metrics import ModelMetrics
-from app.tensors import STRING, Signature
+from app.tensors import Signature
 
 _OFFLOAD_BYTES = 256 * 1024
 """A body of this size takes about a millisecond to decode, which the loop does not wait for."""
@@ -56,6 +58,7 @@ class Route:
 
     Args:
         inline_bytes: a body smaller than this is decoded on the loop.
+        lies: whether a larger one is, too, because its tensors are looked at where they lie; None where none is.
     """
 
     bound: "Bound"
@@ -64,6 +67,7 @@ class Route:
     media_type: str
     inline_bytes: int
     wants: Wants
+    lies: Callable[[Any], bool] | None = None
 
 
 class Codecs:
@@ -109,7 +113,7 @@ class Codecs:
 class Bound:
     """A servable with everything that its requests need, made once."""
 
-    __slots__ = ("_codecs", "_most", "_strings", "_usual", "inline_bytes", "metrics", "servable", "version")
+    __slots__ = ("_codecs", "_lie", "_most", "_usual", "inline_bytes", "metrics", "servable", "version")
 
     def __init__(self, version: "Version", servable: Servable, identity: Identity, numbers: str, most: int) -> None:
         self.version: Version | None = version
@@ -117,7 +121,7 @@ class Bound:
         self.metrics = version.metrics
         self.inline_bytes = _OFFLOAD_BYTES if servable.plan.inline_rows else _OFFLOAD_BYTES_POOLED
         self._most = most
-        self._strings = any(spec.dtype == STRING for spec in servable.signature.inputs)
+        self._lie = all(spec.dtype.kind in "fiu" for spec in servable.signature.inputs)
         self._codecs = {word: Codecs(identity, servable.signature, word == "real") for word in NUMBERS}
         self._codecs[""] = self._codecs[numbers]
         codec = self._codecs[""].of(Wire.PREDICT)
@@ -154,7 +158,7 @@ class Bound:
         inline_bytes = self.inline_bytes
         if wants.head_length and wants.wire is Wire.INFER:
             decoder = codecs.infer_reader(wants.head_length)
-            if int(wants.head_length) < inline_bytes and not self._strings:
+            if int(wants.head_length) < inline_bytes and self._lie and not isinstance(decoder, Real):
                 # Tensors as bytes are looked at where they lie.
                 inline_bytes = self._most + 1
         if found := coding.coding_of(wants.coding):
@@ -163,7 +167,8 @@ class Bound:
             inline_bytes = 0
         if wanted := coding.wanted_coding(wants.accept_coding):
             encoder = coding.Deflating(encoder, wanted, media_type)
-        return Route(self, decoder, encoder, media_type, inline_bytes, wants)
+        lies = decoder.lies if self._lie and isinstance(decoder, GrpcInfer) else None
+        return Route(self, decoder, encoder, media_type, inline_bytes, wants, lies)
 
     def _by_media_types(self, codecs: Codecs, wants: Wants) -> tuple[Codec, Codec, str]:
         """Of `/predict`: the decoder, the encoder, and the media type of its answers."""

@@ -91,7 +91,7 @@ class Exchange(Job):
         """
         route = self._route
         servable = route.bound.servable
-        inline = self._size < route.inline_bytes
+        inline = self._size < route.inline_bytes or (route.lies is not None and route.lies(self._body))
         if inline or servable.sequences is not None:
             self.prepare()
             if elsewhere is not None and self.sequence is not None and elsewhere(self.sequence.name):
@@ -130,7 +130,7 @@ class Exchange(Job):
         metrics = route.bound.metrics
         if error is None:
             metrics.answered(
-                (self.rows, self.invokes, self._decode_ns, self.queue_ns, self.invoke_ns, self._encode_ns, total_ns)
+                (self.rows, self.batch, self._decode_ns, self.queue_ns, self.invoke_ns, self._encode_ns, total_ns)
             )
             self._caller.answer(self._answer, route.media_type)
             return

@@ -34,8 +34,9 @@ def best(scores: Array, count: int, labels: Sequence[str]) -> Array:
 def _order(values: Array) -> Array:
     """The indexes by falling values; what is no number comes last."""
     if values.dtype.kind == "f":
-        values = np.where(np.isnan(values), -np.inf, values)
-    # Turned round twice: what is stable in rising order has the highest index first among equals.
+        return np.argsort(-values, kind="stable")
+    # The least integer has no opposite. Turned round twice: what is stable in rising order has the highest index first
+    # among equals.
     order: Array = len(values) - 1 - np.argsort(values[::-1], kind="stable")[::-1]
     return order
 

@@ -30,6 +30,8 @@ _ID, _PARAMETERS, _INPUTS, _OUTPUTS, _RAW = range(3, 8)
 """The fields' numbers."""
 
 _LONGEST_KEPT = 4096
+_LONGEST_HEAD = 16 * 1024
+_MOST_FIELDS = 256
 _MOST_LENGTHS = 4
 """Of heads that are kept the bytes of the longest, and how many lengths of theirs are tried."""
 
@@ -95,6 +97,20 @@ class GrpcInfer:
                         return call
                     break
         return self._decode_whole(body, start)
+
+    def lies(self, body: bytes) -> bool:
+        """Whether all of a request is small but for its tensors, which can be looked at where they lie."""
+        size = len(body)
+        try:
+            for count, (number, _, value) in enumerate(protobuf.fields(memoryview(body), _REQUEST)):
+                if count == _MOST_FIELDS:
+                    return False
+                if number == _RAW and isinstance(value, memoryview):
+                    size -= len(value)
+        except InvalidArgument:
+            # Which is told at once.
+            return True
+        return size <= _LONGEST_HEAD
 
     def encode(self, call: Call, outputs: Sequence[Array]) -> Answer:
         """Write the answer to `call`; `outputs` are in the signature's order, each `[rows, *record]`."""

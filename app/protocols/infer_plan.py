@@ -10,7 +10,7 @@ from app.errors import InvalidArgument
 from app.protocols.call import Identity, Place
 from app.protocols.infer_answer import InferAnswer
 from app.protocols.infer_json import Given, given_by
-from app.protocols.infer_request import Asked, Outputs, keep, members, told_by
+from app.protocols.infer_request import Asked, Outputs, Told, keep, members, told_by
 from app.protocols.infer_tensors import Takes
 from app.protocols.json_values import describe
 from app.tensors import Shape, Signature
@@ -58,8 +58,8 @@ class Plans:
             raise InvalidArgument(
                 f"failed to parse the request JSON buffer: expected an object, found {describe(document)}"
             )
-        identity = _identity(document.get("id", ""))
-        told = told_by(document.get("parameters"))
+        identity = _identity(document.get("id"))
+        told = told_of(document.get("parameters"))
         given: dict[int, Given] = {}
         for position, item in enumerate(_list(document, "inputs", required=True)):
             one = given_by(item, f"inputs[{position}]", self.takes)
@@ -94,8 +94,21 @@ class Plans:
         return answer
 
 
+def told_of(parameters: Any) -> Told:
+    """What a request's parameters say, as JSON has them.
+
+    Raises:
+        InvalidArgument: they are no object, or one of them is wrong.
+    """
+    found = members(parameters, "the request's parameters")
+    # Some clients write out all that a request could have, as MLServer's do.
+    return told_by({name: value for name, value in found.items() if value is not None})
+
+
 def _identity(value: Any) -> bytes:
     """An id as JSON has it between quotes."""
+    if value is None:
+        return b""
     if type(value) is not str:
         raise InvalidArgument(f"Unable to parse 'id': expected a string, found {describe(value)}")
     try:

@@ -57,13 +57,12 @@ class Told(NamedTuple):
 NOTHING = Told()
 
 
-def told_by(parameters: Any) -> Told:
+def told_by(given: Mapping[str, Any]) -> Told:
     """Read a request's parameters; those that mean nothing here are taken and have no effect.
 
     Raises:
         InvalidArgument: one has a value of another kind than it should, or a reserved name.
     """
-    given = members(parameters, "the request's parameters")
     if not given:
         return NOTHING
     for name, value in given.items():

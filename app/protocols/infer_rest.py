@@ -19,6 +19,7 @@ from app.errors import InvalidArgument
 from app.protocols import json_values
 from app.protocols.call import SHOWN, Answer, Call, Codec, Form, Identity
 from app.protocols.infer_json import NumberReader, Values, cut, exact, outline, quick
+from app.protocols.infer_parameters import ByParameters
 from app.protocols.infer_plan import Plan, Plans
 from app.protocols.infer_raw import InferRaw
 from app.protocols.infer_request import keep
@@ -32,6 +33,8 @@ _ID = re.compile(rb'\{"id": ?"([ !#-\[\]-~]{0,256})"(?=,)')
 
 _LENGTH = re.compile(r"[0-9]{1,10}")
 _MOST_HEAD = (1 << 31) - 1
+
+_HINT = "; where tensors lie behind the JSON, Inference-Header-Content-Length gives the bytes of the JSON alone"
 
 Read = Callable[[Any, TensorSpec, Shape, str], Array | None]
 """Of the values of `data`, the input, its shape and their place in messages, the array; None where that must be left to
@@ -54,6 +57,8 @@ class InferRest:
         """By heads without an id, and"""
         self._rests: dict[bytes, Plan] = {}
         """by what comes behind an id;"""
+        self._by_parameters = ByParameters()
+        """by what is around the parameters of a request that has some which are another each time;"""
         self._outlines: dict[tuple[bytes, ...], Plan] = {}
         """by what is around the values of heads that hold them, without an id, and"""
         self._outline_rests: dict[tuple[bytes, ...], Plan] = {}
@@ -107,10 +112,16 @@ class InferRest:
         if plan is not None:
             return self._call(plan, b"", body, length)
         found = _ID.match(head)
+        kept, rest, identity = self._heads, head, b""
         if found is not None:
-            plan = self._rests.get(head[found.end() :])
+            kept, rest, identity = self._rests, head[found.end() :], found[1]
+            plan = kept.get(rest)
+        if plan is None and length <= _LONGEST_KEPT:
+            plan = self._by_parameters.find(rest)
             if plan is not None:
-                return self._call(plan, found[1], body, length)
+                keep(kept, rest, plan)
+        if plan is not None:
+            return self._call(plan, identity, body, length)
         return self.decode_whole(head, body, length)
 
     def decode_whole(self, head: bytes, body: bytes, length: int) -> Call:
@@ -214,6 +225,8 @@ class InferRest:
         document = _loads(_without_id(rest, found is not None))
         if document is not None and "id" not in document:
             keep(self._heads if found is None else self._rests, rest, plan)
+            if plan.timeout_ns or plan.place is not None:
+                self._by_parameters.learn(rest, plan)
 
 
 class _Headed:
@@ -245,7 +258,8 @@ def _parse(text: bytes) -> Any:
     try:
         return json_values.parse(text)
     except InvalidArgument as error:
-        raise InvalidArgument(f"failed to parse the request JSON buffer: {error.message}") from None
+        hint = _HINT if b'"binary_data_size"' in text else ""
+        raise InvalidArgument(f"failed to parse the request JSON buffer: {error.message}{hint}") from None
 
 
 def _without_id(rest: bytes, cut_off: bool) -> bytes:

@@ -36,7 +36,7 @@ def why_dependent(runner: AnyRunner, signature: Signature, example: list[Array])
             together = batching.run(runner, signature.batching, [array[order] for array in records], len(order))
             for place, row in enumerate(order):
                 for spec, output, wanted in zip(signature.outputs, together, alone[row], strict=True):
-                    if not _same(output[place], wanted[0]):
+                    if not _same(output[place, ...], wanted[0, ...]):
                         return f"output {spec.name!r} of a record depends on the records beside it"
     except LitepoolError as error:
         return f"the probe did not run: {error.message}"

@@ -43,8 +43,9 @@ class Job:
     queued_at = 0
     queue_ns = 0
     invoke_ns = 0
-    invokes = 1
-    """Of an invoke that several jobs share, only one counts it: so that all jobs' add up to the invokes there were."""
+    batch = 0
+    """Records of an invoke that several jobs share, below 0 in all of them but one, which alone counts it. 0: the job
+    had its invoke to itself."""
 
     def prepare(self) -> None:
         """Fill `inputs` and `rows` if that has not been done.

@@ -289,7 +289,8 @@ class Servable:
             return wanted
         try:
             inputs = [np.concatenate(column) for column in zip(*(job.inputs for job in wanted), strict=True)]
-            outputs, took = self._invoke(inputs, len(inputs[0]), where)
+            rows = len(inputs[0])
+            outputs, took = self._invoke(inputs, rows, where)
         except Exception as error:  # noqa: BLE001  Each is run alone, and is told what becomes of that.
             log.debug("an invoke of %d calls failed, which are run one by one: %s", len(wanted), error)
             return wanted
@@ -298,7 +299,7 @@ class Servable:
         for job in wanted:
             start, end = end, end + job.rows
             job.invoke_ns = took
-            job.invokes = 0 if start else 1
+            job.batch = -rows if start else rows
             refused: Exception | None = None
             try:
                 job.accept((only[start:end],) if only is not None else [output[start:end] for output in outputs])

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -190,8 +190,8 @@ def _add_routes(app: FastAPI, services: Services, settings: Settings, crew: Crew
     for root in ("/v1", "/V1"):
         app.router.routes.append(Route(f"{root}/{{rest:path}}", serving.Malformed(predictions)))
 
-    async def home(request: Request) -> HTMLResponse:
-        return HTMLResponse(page.render(services.manager, request.url.netloc))
+    async def home(request: Request) -> Response:
+        return page.answer(services.manager, request)
 
     app.router.routes.append(Route("/", home, methods=["GET"]))
     app.openapi = lambda: openapi.build(app, services.manager)  # type: ignore[method-assign]

@@ -135,16 +135,17 @@ def _add_repository(routes: APIRouter, manager: Manager, control: Control) -> No
 
     async def order(request: Request, do: str, model: str) -> Response:
         control.check(request)
-        parameters = (await _asked(request)).get("parameters", {})
-        if type(parameters) is not dict:
-            raise InvalidArgument(f"Unable to parse 'parameters': expected an object, found {_shown(parameters)}")
-        for name in parameters:
-            if name != "unload_dependents":
-                raise InvalidArgument(
-                    f"load parameter {name[:SHOWN]!r} is not supported: a model is served as it lies in its folder, "
-                    "with the model.toml there"
-                )
-        await control.carry_out(request, do, model)
+        with inference_info.ordered(do, model):
+            parameters = (await _asked(request)).get("parameters", {})
+            if type(parameters) is not dict:
+                raise InvalidArgument(f"Unable to parse 'parameters': expected an object, found {_shown(parameters)}")
+            for name in parameters:
+                if name != "unload_dependents":
+                    raise InvalidArgument(
+                        f"load parameter {name[:SHOWN]!r} is not supported: a model is served as it lies in its "
+                        "folder, with the model.toml there"
+                    )
+            await control.carry_out(request, do, model)
         return Response(status_code=200)
 
     @routes.post(

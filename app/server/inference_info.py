@@ -4,15 +4,21 @@ Source: `inference_rest.md` of kserve/open-inference-protocol, and of triton-inf
 of triton-inference-server/common `protobuf/model_config.proto`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from app import __version__
 from app.bound import identity_of
-from app.errors import Unavailable
+from app.errors import LitepoolError, NotFound, Unavailable
+from app.protocols import words
+from app.protocols.call import SHOWN, Wire
 from app.protocols.infer_tensors import DATATYPES
+from app.repository.loader import Loaded
 from app.repository.manager import Entry, Manager, State, Status, Target
 from app.repository.model_config import CONFIG, ModelConfig
 from app.runtime.contract import BatchClass
+from app.telemetry.batches import BatchTotals
 from app.telemetry.metrics import Metrics, Totals
 from app.tensors import Batching, Signature, TensorSpec
 
@@ -29,6 +35,8 @@ EXTENSIONS = (
 
 MAX_BATCH_SIZE = 65536
 """What `/config` gives for a model that takes batches. There is no such limit here but that of a body's bytes."""
+
+_CHANNELS = (1, 3, 4)
 
 _STATES = {
     State.START: "LOADING",
@@ -62,10 +70,24 @@ def is_ready(manager: Manager, target: Target) -> bool:
     if manager.draining:
         return False
     try:
-        manager.find(target)
+        _find(manager, target)
     except Unavailable:
         return False
     return True
+
+
+@contextmanager
+def ordered(do: str, model: str) -> Iterator[None]:
+    """Begin what is said of an order that fails as Triton begins it; its clients look for that.
+
+    Args:
+        do: `load` or `unload`.
+    """
+    try:
+        yield
+    except LitepoolError as error:
+        error.message = f"failed to {do} {model[:SHOWN]!r}: {error.message}"
+        raise
 
 
 def model_metadata(manager: Manager, target: Target) -> dict[str, Any]:
@@ -74,7 +96,7 @@ def model_metadata(manager: Manager, target: Target) -> dict[str, Any]:
     Raises:
         NotFound, Unavailable: it is not served.
     """
-    opened = manager.find(target).opened
+    opened = _find(manager, target).opened
     signature = _seen(opened.signature, opened.config)
     versions = [entry.version for entry in manager.versions(opened.source.name) if entry.loaded is not None]
     if target.version is not None:
@@ -94,7 +116,7 @@ def model_config(manager: Manager, target: Target) -> dict[str, Any]:
     Raises:
         NotFound, Unavailable: it is not served.
     """
-    opened = manager.find(target).opened
+    opened = _find(manager, target).opened
     config, contract = opened.config, opened.default.contract
     signature = _seen(opened.signature, config)
     labels = identity_of(opened, signature).labels
@@ -105,7 +127,7 @@ def model_config(manager: Manager, target: Target) -> dict[str, Any]:
         "backend": opened.engine,
         "version_policy": _version_policy(config),
         "max_batch_size": MAX_BATCH_SIZE if batched else 0,
-        "input": [_tensor(spec, signature) for spec in signature.inputs],
+        "input": [_input(spec, signature) for spec in signature.inputs],
         "output": [
             {**_tensor(spec, signature), **({"label_filename": CONFIG} if spec.name in labels else {})}
             for spec in signature.outputs
@@ -128,8 +150,6 @@ def model_config(manager: Manager, target: Target) -> dict[str, Any]:
 def statistics(manager: Manager, metrics: Metrics, name: str | None, version: int | None) -> dict[str, Any]:
     """What requests to the versions that serve have added up to, in all workers.
 
-    `batch_stats` is empty: how many requests shared an invoke is not counted by the size of the batch.
-
     Args:
         name: of one model; None for all.
         version: of that one; None for all that serve.
@@ -137,9 +157,10 @@ def statistics(manager: Manager, metrics: Metrics, name: str | None, version: in
     Raises:
         NotFound: there is no such model or version.
     """
-    entries = manager.entries() if name is None else manager.versions(name)
-    if name is not None and version is not None:
-        entries = [manager.entry(Target(name, version))]
+    with _in_their_words(name, version):
+        entries = manager.entries() if name is None else manager.versions(name)
+        if name is not None and version is not None:
+            entries = [manager.entry(Target(name, version))]
     totals = metrics.totals()
     return {
         "model_stats": [
@@ -157,6 +178,20 @@ def repository_index(manager: Manager, ready: bool) -> list[dict[str, Any]]:
         ready: only those that serve.
     """
     return [_indexed(entry) for entry in manager.entries() if not ready or entry.state is State.AVAILABLE]
+
+
+def _find(manager: Manager, target: Target) -> Loaded:
+    with _in_their_words(target.model, target.version):
+        return manager.find(target)
+
+
+@contextmanager
+def _in_their_words(model: str | None, version: int | None) -> Iterator[None]:
+    """Begin what is said of a model that is not there as Triton begins it; its clients look for that."""
+    try:
+        yield
+    except NotFound as error:
+        raise NotFound(words.missing(Wire.INFER, model, version) + error.message) from None
 
 
 def _indexed(entry: Entry) -> dict[str, Any]:
@@ -187,6 +222,13 @@ def _tensor(spec: TensorSpec, signature: Signature) -> dict[str, Any]:
         "data_type": f"TYPE_{'STRING' if kind == 'BYTES' else kind}" if known else "TYPE_INVALID",
         "dims": list(signature.record_shape(spec)),
     }
+
+
+def _input(spec: TensorSpec, signature: Signature) -> dict[str, Any]:
+    """The same, and whether it can be an image: those of LiteRT and of Keras have their channels last."""
+    tensor = _tensor(spec, signature)
+    dims = tensor["dims"]
+    return {**tensor, "format": "FORMAT_NHWC" if len(dims) == 3 and dims[-1] in _CHANNELS else "FORMAT_NONE"}
 
 
 def _version_policy(config: ModelConfig) -> dict[str, Any]:
@@ -222,6 +264,18 @@ def _statistics(entry: Entry, totals: Totals) -> dict[str, Any]:
             "cache_miss": none,
         },
         "response_stats": {},
-        "batch_stats": [],
+        "batch_stats": [_batch_statistics(*batch) for batch in sorted(totals.batches.items())],
         "memory_usage": [],
+    }
+
+
+def _batch_statistics(size: int, totals: BatchTotals) -> dict[str, Any]:
+    def phase(name: str) -> dict[str, int]:
+        return {"count": totals.invokes, "ns": totals.sums_ns[name]}
+
+    return {
+        "batch_size": size,
+        "compute_input": phase("decode"),
+        "compute_infer": phase("invoke"),
+        "compute_output": phase("encode"),
     }

@@ -1,10 +1,19 @@
-"""`GET /`: what is served here, for a person with a browser. One page, no script, nothing from elsewhere."""
+"""`GET /`: what is served here, for a person with a browser. One page, no script, nothing from elsewhere.
+
+To programs it says that the server is alive, as KServe's does, whose V1 clients ask here.
+"""
 
 import json
 from html import escape
 from typing import Any
 
+import orjson
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
 from app import __version__
+from app.bound import accepts
+from app.protocols.call import JSON
 from app.repository import report
 from app.repository.loader import Opened, show_us
 from app.repository.manager import Entry, Manager
@@ -28,6 +37,18 @@ th { font-weight: 600; } td.n { text-align: right; font-variant-numeric: tabular
 pre { white-space: pre-wrap; background: var(--soft); padding: .8rem 1rem; border-radius: .4rem; font-size: .85rem; }
 .soft { opacity: .75; }
 """
+
+
+_ALIVE = {"status": "alive", "name": "litepool", "version": __version__, "docs": "/docs"}
+
+_BY_ACCEPT = {"Vary": "Accept"}
+
+
+def answer(manager: Manager, request: Request) -> Response:
+    """The page where HTML is asked for by its name, as browsers do; curl and clients take anything."""
+    if accepts(request.headers.get("accept", ""), "text/html"):
+        return HTMLResponse(render(manager, request.url.netloc), headers=_BY_ACCEPT)
+    return Response(orjson.dumps(_ALIVE), media_type=JSON, headers=_BY_ACCEPT)
 
 
 def render(manager: Manager, host: str) -> str:

@@ -20,6 +20,8 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from app.telemetry.batches import BatchCounters, BatchTally, BatchTotals
+
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -53,6 +55,7 @@ class ModelMetrics:
     """What one servable's requests add up to. For the event loop's thread only."""
 
     __slots__ = (
+        "_batches",
         "_codes",
         "_counts",
         "_failed_ns",
@@ -74,9 +77,10 @@ class ModelMetrics:
         self._refused: list[Sequence[int]] = []
         self._counts = np.zeros((len(PHASES), len(_BOUNDS) + 1), np.int64)
         self._sums = np.zeros(len(PHASES), np.int64)
+        self._batches = BatchTally()
 
     def answered(self, seen: Sequence[int]) -> None:
-        """Count a good answer: its records, its invokes, then nanoseconds of each of `PHASES` (0: not entered)."""
+        """Count a good answer: its records, its `Job.batch`, then nanoseconds of each of `PHASES` (0: not entered)."""
         good = self._good
         if not good:
             self._metrics.touch(self)
@@ -90,7 +94,8 @@ class ModelMetrics:
         self._codes[code] = self._codes.get(code, 0) + 1
         if phases_ns:
             self._failed_ns += phases_ns[-1]
-            self._refused.append((0, 0, *phases_ns))
+            # No invoke is counted where there is no answer.
+            self._refused.append((0, -1, *phases_ns))
             if len(self._refused) >= _AT_ONCE:
                 self._count_seen()
 
@@ -103,6 +108,7 @@ class ModelMetrics:
         self._metrics.records.labels(*self._labels).inc(self._records)
         self._metrics.invokes.labels(*self._labels).inc(self._invokes)
         self._metrics.failed_seconds.labels(*self._labels).inc(self._failed_ns / 1e9)
+        self._metrics.batches.flush(*self._labels, self._batches)
         if self._records:
             self._metrics.last.labels(*self._labels).set_to_current_time()
         self._records = self._invokes = self._failed_ns = 0
@@ -114,8 +120,9 @@ class ModelMetrics:
 
     def _count_seen(self) -> None:
         """Sort the latencies seen into their buckets, many at once: NumPy takes as long for a hundred as for one."""
-        if self._good:
-            self._codes["OK"] = self._codes.get("OK", 0) + len(self._good)
+        good = len(self._good)
+        if good:
+            self._codes["OK"] = self._codes.get("OK", 0) + good
         seen = self._good + self._refused
         if not seen:
             return
@@ -123,8 +130,10 @@ class ModelMetrics:
         self._good.clear()
         self._refused.clear()
         self._records += int(taken[:, 0].sum())
-        self._invokes += int(taken[:, 1].sum())
+        self._invokes += int(np.count_nonzero(taken[:, 1] >= 0))
         phases = taken[:, 2:]
+        rows, batch, decode, _, invoke, encode, _ = taken[:good].T
+        self._batches.add(rows, batch, decode, invoke, encode)
         self._sums += phases.sum(axis=0)
         places = np.searchsorted(_BOUNDS_NS, phases)
         for index in range(len(PHASES)):
@@ -146,6 +155,8 @@ class Totals:
         self.counts: dict[str, int] = {}
         self.sums_ns: dict[str, int] = {}
         """Of each phase how often it was entered, and its time in nanoseconds."""
+        self.batches: dict[int, BatchTotals] = {}
+        """By the number of records of an invoke."""
 
     def take(self, name: str, kind: str, value: float) -> None:
         """Add a sample of the exposition; `kind` is its outcome or its phase."""
@@ -187,6 +198,7 @@ class Metrics:
         self.invokes = Counter(
             "litepool_invokes", "Invokes run; requests may share one.", ["model", "version"], registry=self._registry
         )
+        self.batches = BatchCounters(self._registry)
         self.failed_seconds = Counter(
             "litepool_failed_seconds",
             "Time of requests that were not answered well; it is in litepool_request_seconds too.",
@@ -232,10 +244,15 @@ class Metrics:
         for family in self._collected().collect():
             for sample in family.samples:
                 labels = sample.labels
-                if "model" in labels and "le" not in labels:
-                    key = labels["model"], labels["version"]
+                if "model" not in labels or "le" in labels:
+                    continue
+                totals = found.setdefault((labels["model"], labels["version"]), Totals())
+                if "records" in labels:
+                    batch = totals.batches.setdefault(int(labels["records"]), BatchTotals())
+                    batch.take(labels.get("phase"), sample.value)
+                else:
                     rest = labels.get("code") or labels.get("phase") or ""
-                    found.setdefault(key, Totals()).take(sample.name, rest, sample.value)
+                    totals.take(sample.name, rest, sample.value)
         return found
 
     def render(self) -> bytes:

@@ -43,5 +43,5 @@ def test_numbers_of_any_type_are_compared_as_what_they_are(values: list[int], dt
 
 
 def test_of_equal_scores_the_lower_index_comes_first_and_what_is_no_number_last() -> None:
-    scores = np.array([[np.nan, 1, 1, np.inf, 1]], np.float32)
-    assert [text.split(b":")[1] for text in best(scores, 5, [])[0]] == [b"3", b"1", b"2", b"4", b"0"]
+    scores = np.array([[np.nan, 1, 1, np.inf, 1, -np.inf]], np.float32)
+    assert [text.split(b":")[1] for text in best(scores, 6, [])[0]] == [b"3", b"1", b"2", b"4", b"5", b"0"]

@@ -203,6 +203,15 @@ def test_parameters_that_mean_something_here_are_understood_and_others_ignored(
         assert (call.timeout_ns, call.place) == (timeout_ns, place)
 
 
+def test_what_is_null_is_not_given() -> None:
+    nothing = {"id": None, "parameters": None, "outputs": None}
+    codec = codec_of(one_in())
+    call = codec.decode(body_of({**nothing, "inputs": [{**REQUEST, "parameters": None, "data": [1] * 4}]}))
+    assert answer_text(codec, call, ONES).startswith(b'{"model_name":"m",')
+    call = codec.decode(body_of(document(parameters={"content_type": None, "timeout": None, "sequence_id": None})))
+    assert (call.timeout_ns, call.place) == (0, None)
+
+
 def test_a_raw_body_is_one_record_and_is_answered_in_bytes() -> None:
     codec = codec_of(one_in(shape=(-1, -1, 2)))
     reader = codec.reading("0")
@@ -390,7 +399,9 @@ def test_a_header_beyond_the_body_is_refused() -> None:
 
 def test_bytes_behind_json_without_the_header_are_no_json() -> None:
     body, _ = headed(binary(), ONES)
-    assert "failed to parse the request JSON buffer: the body is not" in refusal(one_in(), body)
+    found = refusal(one_in(), body)
+    assert "failed to parse the request JSON buffer: the body is not" in found
+    assert found.endswith("Inference-Header-Content-Length gives the bytes of the JSON alone")
 
 
 def test_float16_has_no_json_form() -> None:
@@ -564,6 +575,73 @@ def test_an_id_elsewhere_in_the_head_is_not_kept_for_others() -> None:
         assert read_rest(codec.encode(call, [ONES]))[0]["id"] == "2"
 
 
+STEPS = {
+    "tritonclient": b'{"id":"ID","inputs":[INPUT],"parameters":{"sequence_id":NUMBER,"sequence_start":true,'
+    b'"timeout":9}}',
+    "tritonclient without an id": b'{"inputs":[INPUT],"outputs":[{"name":"y"}],"parameters":{"sequence_id":NUMBER,'
+    b'"sequence_start":true,"timeout":9}}',
+    "perf_analyzer": b'{"id":"","parameters":{"sequence_id":NUMBER,"sequence_start":true,"timeout":9},'
+    b'"inputs":[INPUT]}',
+    "json.dumps": b'{"id": "ID", "inputs": [INPUT], "parameters": {"timeout": 9, "sequence_start": true, '
+    b'"binary_data_output": true, "sequence_id": NUMBER}}',
+}
+
+
+@pytest.mark.parametrize("head", STEPS.values(), ids=STEPS.keys())
+def test_what_is_around_a_sequence_s_place_is_read_once(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = codec_of(one_in())
+    head = head.replace(b"INPUT", body_of(binary()["inputs"][0]))
+    for number in (1, 2, 3):
+        step = head.replace(b"NUMBER", b"%d" % number).replace(b"ID", b"%d" % number)
+        call = codec.reading(str(len(step))).decode(step + ONES.tobytes())
+        assert call.inputs[0].tolist() == ONES.tolist()
+        assert (call.timeout_ns, call.place) == (9000, Place(str(number), True, False))
+        if b"ID" in head:
+            assert read_rest(codec.encode(call, [ONES]))[0]["id"] == str(number)
+        monkeypatch.setattr(codec, "decode_whole", lambda *_: pytest.fail("it is read once more"))
+
+
+def test_parameters_are_each_request_s_own_though_what_is_around_them_was_seen_before() -> None:
+    codec = codec_of(one_in())
+    for parameters in (
+        *(
+            {"timeout": 1},
+            {"timeout": 2, "binary_data_output": True},
+            {},
+            {"sequence_id": 7, "binary_data_output": False},
+        ),
+        *({"mine": "}"}, {"mine": "{"}, {"timeout": 3, "sequence_id": "a", "sequence_end": True}, {"timeout": None}),
+    ):
+        body, length = headed(binary(parameters=parameters), ONES)
+        call, fresh = codec.reading(length).decode(body), codec_of(one_in()).reading(length).decode(body)
+        assert (call.timeout_ns, call.place) == (fresh.timeout_ns, fresh.place)
+        assert answer_text(codec, call, ONES) == answer_text(codec, fresh, ONES)
+        body, length = headed(binary(parameters={"timeout": -1, **parameters, "sequence_start": 1}), ONES)
+        with pytest.raises(InvalidArgument, match="Unable to parse"):
+            codec.reading(length).decode(body)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b'{"inputs":[INPUT],"parameters":{"timeout":7},"parameters":{"timeout":NUMBER}}',
+        b'{"parameters":{"timeout":NUMBER},"inputs":[INPUT],"parameters":{"timeout":7}}',
+        b'{"inputs":[INPUT],"parameters":{"timeout":7},"x":{"parameters":{"timeout":NUMBER}}}',
+        b'{"parameters":{"timeout":7},"inputs":[INPUT],"outputs":[{"name":"y","parameters":{"timeout":NUMBER}}]}',
+        b'{"inputs":[INPUT],"parameters":{"timeout":7,"parameters":NUMBER}}',
+        b'{"inputs":[INPUT],"parameters":{"timeout":7},"par\\u0061meters":{"timeout":NUMBER}}',
+        b'{"inputs":[INPUT],"x":"\\"parameters\\":{\\"timeout\\":NUMBER}","parameters":{"timeout":7}}',
+    ],
+)
+def test_what_only_looks_like_a_request_s_parameters_is_not_taken_for_them(head: bytes) -> None:
+    codec = codec_of(one_in())
+    head = head.replace(b"INPUT", body_of(binary()["inputs"][0]))
+    for number in (3, 4, 4, 5):
+        body = head.replace(b"NUMBER", b"%d" % number)
+        want = json.loads(body)["parameters"]["timeout"]
+        assert codec.reading(str(len(body))).decode(body + bytes(16)).timeout_ns == 1000 * want
+
+
 def test_what_stands_behind_an_id_is_no_head_by_itself() -> None:
     codec = codec_of(one_in())
     head = b'{"id":"1",' + body_of(binary())[1:]
@@ -614,6 +692,9 @@ def test_what_is_kept_is_bounded_in_number_and_length(monkeypatch: pytest.Monkey
     codec = codec_of(one_in())
     for number in range(10):
         parameters = {"mine": number, "binary_data_output": True}
+        timed = {"timeout": 1 + number}
+        body, length = headed(binary(outputs=[{"name": "y", "parameters": {"n": number}}], parameters=timed), ONES)
+        codec.reading(length).decode(body)
         body, length = headed(binary(parameters=parameters), ONES)
         assert codec.reading(length).decode(body).inputs[0].tolist() == [[1] * 4]
         codec.decode(body_of(document(parameters=parameters)))
@@ -622,6 +703,7 @@ def test_what_is_kept_is_bounded_in_number_and_length(monkeypatch: pytest.Monkey
     body, length = headed(binary(parameters=long), ONES)
     codec.reading(length).decode(body)
     kept = [codec._heads, codec._rests, codec._outlines, codec._outline_rests, codec._plans._answers]
+    kept.append(codec._by_parameters.kept)
     assert all(len(each) <= 3 for each in kept)  # type: ignore[arg-type]
     codec.decode(body_of(document(parameters=long)))
     assert all(len(head) <= infer_rest._LONGEST_KEPT for head in codec._heads)

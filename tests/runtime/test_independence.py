@@ -28,6 +28,7 @@ def why(tmp_path: Path) -> Why:
     [
         *(tflite.affine(), tflite.two_in_two_out(), tflite.free_inner(), tflite.scalar_records(), tflite.lookup()),
         *(tflite.identity("int64"), tflite.identity("bool"), tflite.picky_inner(16)),
+        *(tflite.identity("string"), tflite.identity("string", (-1,))),
     ],
 )
 def test_rows_that_leave_each_other_alone_are_found_so(why: Why, model: bytes) -> None:

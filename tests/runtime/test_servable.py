@@ -326,6 +326,7 @@ def test_calls_of_one_turn_of_the_loop_share_an_invoke_and_each_gets_its_own_row
     loop.settle()
 
     assert counted.rows == [4]
+    assert [job.batch for job in jobs] == [4, -4, -4]
     assert [job.answer for job in jobs] == [[[3] * 4], [[5] * 4, [7] * 4], [[9] * 4]]
 
 

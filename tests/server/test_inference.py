@@ -312,6 +312,13 @@ def test_what_is_not_here_is_refused_in_our_form(served: InProcess, method: str,
     error_of(served.request(method, path), status)
 
 
+@pytest.mark.parametrize("ending", ["", "/ready", "/config", "/stats", "/infer"])
+def test_a_model_that_is_not_there_is_unknown_in_triton_s_words_on_every_path(served: InProcess, ending: str) -> None:
+    for place, which in (("none", "'none'"), ("m/versions/9", "'m' version 9")):
+        reply = served.request("POST" if ending == "/infer" else "GET", f"/v2/models/{place}{ending}")
+        assert error_of(reply, 404).startswith(f"Request for unknown model: {which} is not found: ")
+
+
 def test_the_server_says_what_it_is(served: InProcess) -> None:
     said = served.get("/v2").json()
     assert said.keys() == {"name", "version", "extensions"}
@@ -358,7 +365,7 @@ def test_a_model_s_metadata_are_its_versions_and_tensors(served: InProcess) -> N
 def test_a_model_s_configuration_is_in_triton_s_words(served: InProcess) -> None:
     config = served.get("/v2/models/labelled/config").json()
     assert (config["name"], config["max_batch_size"]) == ("labelled", inference_info.MAX_BATCH_SIZE)
-    assert config["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [4]}]
+    assert config["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [4], "format": "FORMAT_NONE"}]
     assert config["output"] == [{"name": "y", "data_type": "TYPE_FP32", "dims": [4], "label_filename": "model.toml"}]
     assert config["version_policy"] == {"latest": {"num_versions": 1}}
     assert "dynamic_batching" in config
@@ -370,6 +377,22 @@ def test_a_model_s_configuration_is_in_triton_s_words(served: InProcess) -> None
     assert "sequence_batching" in state
     assert "dynamic_batching" not in state
     assert served.get("/v2/models/text/config").json()["input"][0]["data_type"] == "TYPE_STRING"
+
+
+@pytest.mark.parametrize(
+    ("shape", "form"),
+    [
+        ((-1, 8, 6, 3), "FORMAT_NHWC"),
+        ((8, 6, 1), "FORMAT_NHWC"),
+        ((-1, 3, 8, 8), "FORMAT_NONE"),
+        ((-1, 3), "FORMAT_NONE"),
+    ],
+)
+def test_what_can_be_an_image_is_described_as_one(tmp_path: Path, shape: tuple[int, ...], form: str) -> None:
+    (tmp_path / "m.tflite").write_bytes(tflite.affine(shape=shape))
+    with InProcess(tmp_path) as served:
+        (tensor,) = served.get("/v2/models/m/config").json()["input"]
+        assert tensor["format"] == form
 
 
 def test_statistics_count_what_was_asked(one_model: Path) -> None:
@@ -387,6 +410,10 @@ def test_statistics_count_what_was_asked(one_model: Path) -> None:
                                 "cache_hit", "cache_miss"}  # fmt: skip
         assert (found["success"]["count"], found["fail"]["count"]) == (3, 1)
         assert all(found[phase]["ns"] > 0 for phase in ("success", "compute_input", "compute_infer"))
+        (batch,) = stats["batch_stats"]
+        assert batch["batch_size"] == 2
+        for phase in ("compute_input", "compute_infer", "compute_output"):
+            assert batch[phase] == {"count": 3, "ns": found[phase]["ns"]}
         assert served.get("/v2/models/stats").json() == {"model_stats": [stats]}
         assert served.get("/v2/models/affine/versions/1/stats").json() == {"model_stats": [stats]}
 
@@ -420,8 +447,16 @@ def test_models_are_loaded_and_unloaded_where_that_is_allowed(one_model: Path) -
 @pytest.mark.parametrize("parameters", [{"config": "{}"}, {"file:1/model.tflite": ""}, []])
 def test_a_load_with_another_configuration_is_refused(served: InProcess, parameters: Any) -> None:
     body = json.dumps({"parameters": parameters}).encode()
-    error_of(served.send("/v2/repository/models/m/load", body), 400)
+    for model in ("m", "none"):
+        message = error_of(served.send(f"/v2/repository/models/{model}/load", body), 400)
+        assert message.startswith(f"failed to load '{model}': ")
     assert served.get("/v2/models/m/ready").status_code == 200
+
+
+def test_an_order_that_fails_says_so_in_triton_s_words(served: InProcess) -> None:
+    for do in ("load", "unload"):
+        message = error_of(served.send(f"/v2/repository/models/none/{do}", b""), 404)
+        assert message.startswith(f"failed to {do} 'none': ")
 
 
 def test_models_are_not_loaded_where_that_is_not_allowed_nor_for_other_sites_pages(one_model: Path) -> None:

@@ -37,8 +37,11 @@ class Elements(HTMLParser):
         return [value for name, value in self.attributes if name in ("src", "href", "action", "srcset", "data")]
 
 
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
 def page(served: InProcess, path: str = "/") -> Elements:
-    response = served.get(path)
+    response = served.get(path, headers={"accept": BROWSER})
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     return Elements(response.text)
@@ -91,7 +94,7 @@ def test_a_hostile_folder_name_is_text_on_the_page(mixed: InProcess) -> None:
 
 
 def test_a_hostile_host_header_is_text_on_the_page(good: InProcess) -> None:
-    response = good.get("/", headers={"host": 'x"><script>alert(1)</script>'})
+    response = good.get("/", headers={"host": 'x"><script>alert(1)</script>', "accept": BROWSER})
 
     assert response.status_code == 200
     assert "script" not in Elements(response.text).tags
@@ -111,7 +114,7 @@ def test_the_page_has_no_script_and_nothing_from_elsewhere(good: InProcess) -> N
     assert "script" not in elements.tags
     assert elements.references()
     assert all(reference.startswith("/") and not reference.startswith("//") for reference in elements.references())
-    assert "url(" not in good.get("/").text
+    assert "url(" not in good.get("/", headers={"accept": BROWSER}).text
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
@@ -162,3 +165,13 @@ def test_it_says_what_is_a_string_and_what_the_integers_of_a_quantized_tensor_me
 
     assert "inputxstring[-1, 4]" in shown
     assert "outputyint8, which means 0.5 * (raw + 3)[-1, 4]" in shown
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "text/html;q=0, */*"])
+def test_programs_are_told_that_the_server_is_alive(good: InProcess, accept: str) -> None:
+    response = good.get("/", headers={"accept": accept})
+
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["vary"] == "Accept"
+    assert response.json()["status"] == "alive"

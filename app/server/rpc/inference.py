@@ -107,12 +107,13 @@ class Inference:
     async def _order(self, do: str, request: Any) -> None:
         self._control.check_allowed()
         _check_repository(request)
-        for name in sorted(request.parameters.keys() - _IGNORED_PARAMETERS):
-            raise InvalidArgument(
-                f"load parameter {name[:SHOWN]!r} is not supported: a model is served as it lies in its folder, with "
-                "the model.toml there"
-            )
-        await self._control.carry_out(do, named(request.model_name, "").model or "")
+        with inference_info.ordered(do, request.model_name):
+            for name in sorted(request.parameters.keys() - _IGNORED_PARAMETERS):
+                raise InvalidArgument(
+                    f"load parameter {name[:SHOWN]!r} is not supported: a model is served as it lies in its folder, "
+                    "with the model.toml there"
+                )
+            await self._control.carry_out(do, named(request.model_name, "").model or "")
 
 
 def _check_repository(request: Any) -> None:

@@ -48,6 +48,11 @@ async def v2_finds_the_server_live_and_ready(kserve: KServe) -> None:
 
 
 @call
+async def v1_finds_the_server_live(kserve: KServe) -> None:
+    equal(await kserve.v1.is_server_live(kserve.url), True)
+
+
+@call
 async def v2_finds_models_ready(kserve: KServe) -> None:
     equal(await kserve.v2.is_model_ready(kserve.url, "m"), True)
     equal(await kserve.v2.is_model_ready(kserve.url, "nowhere"), False)

@@ -218,6 +218,11 @@ def reads_statistics(triton: Triton) -> None:
 
     equal(count(after, "inference_count") - count(before, "inference_count"), 4)
     assert 1 <= count(after, "execution_count") - count(before, "execution_count") <= 2, (before, after)
+    batches = [
+        {int(one["batch_size"]): count(one, "compute_infer", "count") for one in found.get("batch_stats", [])}
+        for found in (before, after)
+    ]
+    equal([batches[1].get(rows, 0) - batches[0].get(rows, 0) for rows in (1, 2, 3)], [1, 0, 1])
     for part in ("success", "queue", "compute_input", "compute_infer", "compute_output"):
         keys = ("inference_stats", part)
         equal(count(after, *keys, "count") - count(before, *keys, "count"), 2)

@@ -169,21 +169,21 @@ SLOWER = {
         "ModelMetadata",
         new("inference.ModelMetadataRequest", name="none"),
         NOT_FOUND,
-        "none",
+        "Request for unknown model: 'none' is not found",
     ),
     "config of an unknown version": (
         INFERENCE,
         "ModelConfig",
         new("inference.ModelConfigRequest", name="affine", version="9"),
         NOT_FOUND,
-        "9",
+        "Request for unknown model: 'affine' version 9 is not found",
     ),
     "statistics of an unknown model": (
         INFERENCE,
         "ModelStatistics",
         new("inference.ModelStatisticsRequest", name="none"),
         NOT_FOUND,
-        "none",
+        "Request for unknown model: 'none' is not found",
     ),
     "an unknown repository": (
         INFERENCE,
@@ -197,7 +197,7 @@ SLOWER = {
         "RepositoryModelLoad",
         new("inference.RepositoryModelLoadRequest", model_name="affine", parameters={"config": {"string_param": "{}"}}),
         INVALID,
-        "load parameter 'config' is not supported",
+        "failed to load 'affine': load parameter 'config' is not supported",
     ),
     "a load of nothing": (INFERENCE, "RepositoryModelLoad", b"", INVALID, "names no model"),
     "a load of an unknown model": (
