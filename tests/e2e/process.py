@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "models"
 LITEPOOL = Path(sys.executable).with_name("litepool")
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds after which something that should have happened is a failure; no test measures against it."""
 
 T = TypeVar("T")
@@ -176,7 +176,7 @@ class Litepool:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(PATIENCE / 2)
+                self.process.wait(PATIENCE / 4)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
