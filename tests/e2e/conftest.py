@@ -24,7 +24,7 @@ def _prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment())
         for command in commands
     ]
-    errors = [child.communicate(timeout=2 * PATIENCE)[1] for child in children]
+    errors = [child.communicate(timeout=4 * PATIENCE)[1] for child in children]
     assert [child.returncode for child in children] == [0, 0], "\n".join(errors)
     return cache, answers
 

