@@ -88,6 +88,8 @@ def test_a_call_that_is_cancelled_is_abandoned(served: Served) -> None:
 def test_a_call_whose_deadline_passes_is_abandoned(served: Served) -> None:
     async def calls() -> None:
         async with served.channel() as channel:
+            # Its deadline is for the call, not for connecting.
+            await channel.channel_ready()
             call = channel.unary_unary(WAIT)(b"x", timeout=1.0)
             job = await served.jobs.get()
             assert job.seconds is not None
@@ -117,7 +119,7 @@ def test_calls_with_many_unlike_timeouts_and_headers_are_kept_apart(served: Serv
         async with served.channel() as channel:
             call = channel.unary_unary(WAIT)
             for number in range(200):
-                timeout = None if number % 3 == 0 else 100.0 + 7 * number
+                timeout = None if number % 3 == 0 else 1000.0 + 70 * number
                 answer = call(b"%d" % number, timeout=timeout, metadata=(("x", str(number % 70)),))
                 job = await served.jobs.get()
                 assert job.message == b"%d" % number
