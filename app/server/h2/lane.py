@@ -6,9 +6,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from app.errors import LitepoolError
+from app.server.h2.access import NotedRelayed, NotedUnary
 from app.server.h2.head import Head, Start, read_head
 from app.server.h2.hpack import Field
 from app.server.h2.relay import Relay
+from app.server.h2.relayed import Relayed
+from app.server.h2.unary import Unary
 
 if TYPE_CHECKING:
     from app.server.h2.connection import GrpcProtocol
@@ -28,6 +31,7 @@ class GrpcLane:
         relay: the way to the server of all other methods.
         max_message: bytes of a message above which it is refused, also when it is inflated.
         status: the canonical number and the text of an error.
+        access_log: whether each call is noted.
     """
 
     def __init__(
@@ -36,10 +40,14 @@ class GrpcLane:
         relay: Relay,
         max_message: int,
         status: Callable[[LitepoolError], tuple[int, str]],
+        access_log: bool = False,
     ) -> None:
         self.relay = relay
         self.max_message = max_message
         self.status = status
+        self.access_log = access_log
+        self.unary: type[Unary] = NotedUnary if access_log else Unary
+        self.relayed: type[Relayed] = NotedRelayed if access_log else Relayed
         self.connections: set[GrpcProtocol] = set()
         self.draining = False
         self._hot = hot

@@ -13,10 +13,8 @@ from app.server.h2.frames import FRAME, ConnectionFault, ErrorCode, Setting, Str
 from app.server.h2.heads import LARGEST_LIST, Heads, Known
 from app.server.h2.lane import GrpcLane
 from app.server.h2.patience import Patience
-from app.server.h2.relayed import Relayed
 from app.server.h2.sending import Sender
 from app.server.h2.streams import Stream
-from app.server.h2.unary import Unary
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +52,12 @@ class Reader:
     """The client's side of one connection, from behind its preface."""
 
     sender: Sender
+    client = ""
+    """Who it is, for the access log."""
 
     def __init__(self, lane: GrpcLane, loop: asyncio.AbstractEventLoop) -> None:
         self.lane = lane
+        self._unary = lane.unary
         self.loop = loop
         self.streams: dict[int, Stream] = {}
         self._heads = Heads(lane.head)
@@ -194,7 +195,7 @@ class Reader:
         self._taken += room
         if self._taken >= _WINDOW // 2:
             self._credit()
-        stream = Unary(self, sid, head)
+        stream = self._unary(self, sid, head)
         stream.ended = True
         stream.window += more
         stream.run(data[at + _CALL.size : stop], timeout)
@@ -386,15 +387,14 @@ class Reader:
                 self._expect_more(sid)
             return
         self._patience.idle = 0
-        stream = (Unary if head.start is not None else Relayed)(self, sid, head)
+        stream = (self._unary if head.start is not None else self.lane.relayed)(self, sid, head)
         self.register(stream)
         if timeout is not None:
             stream.deadline = self.loop.time() + timeout
         stream.ended = ends
         held = self.sender.held
         if head.refusal is not None:
-            stream.write_headers(head.refusal, end=True)
-            stream.close()
+            stream.decline(head.refusal)
         elif held > 4 * self.lane.max_message:
             message = f"{held} bytes of answers wait for the client to take them"
             stream.end_with(replies.RESOURCE_EXHAUSTED, message)

@@ -132,6 +132,11 @@ class Stream:
         sender = self.connection.sender
         sender.write(frames.headers(self.sid, block, end, sender.max_frame))
 
+    def decline(self, refusal: replies.Refusal) -> None:
+        """Answer by the headers alone."""
+        self.write_headers(refusal.block, end=True)
+        self.close()
+
     def close(self) -> None:
         self.closed = True
         if self.registered:

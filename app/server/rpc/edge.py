@@ -58,7 +58,8 @@ class Edge:
         await self._server.start(target)
         self._relay = Relay(target)
         hot = {PATHS[wire].encode(): call for wire, call in self._server.hot.items()}
-        self._lane = GrpcLane(hot, self._relay, self._settings.max_body_bytes, number_and_text)
+        settings = self._settings
+        self._lane = GrpcLane(hot, self._relay, settings.max_body_bytes, number_and_text, settings.access_log)
         if self.sock is None:
             return None
         return await asyncio.get_running_loop().create_server(self.protocol, sock=self.sock)
