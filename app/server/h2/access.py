@@ -16,7 +16,7 @@ from app.server.h2.streams import Stream
 from app.server.h2.unary import Unary
 
 if TYPE_CHECKING:
-    from app.server.h2.reading import Reader
+    from app.server.h2.roster import Roster
 
 log = logging.getLogger("uvicorn.access")
 
@@ -32,7 +32,7 @@ class _Noted(Stream):
     code = replies.CANCELLED
     """What the client is told; it stays so if the call ends before that."""
 
-    def __init__(self, connection: "Reader", sid: int, head: Head) -> None:
+    def __init__(self, connection: "Roster", sid: int, head: Head) -> None:
         super().__init__(connection, sid, head)
         self._began = perf_counter()
 

@@ -40,7 +40,10 @@ ANSWER_TRAILERS = hpack.encode((b"grpc-status", b"0"))
 
 def percent(message: str) -> bytes:
     """A message as `grpc-message` holds it: printable ASCII, and everything else as `%XX` of its UTF-8."""
-    raw = message.encode("utf-8", "replace")[:_LONGEST_MESSAGE]
+    raw = message.encode("utf-8", "replace")
+    if len(raw) > _LONGEST_MESSAGE:
+        # Not in the middle of a character: some clients would refuse the whole.
+        raw = raw[:_LONGEST_MESSAGE].decode("utf-8", "ignore").encode()
     return b"".join(b"%c" % octet if 0x20 <= octet <= 0x7E and octet != 0x25 else b"%%%02X" % octet for octet in raw)
 
 

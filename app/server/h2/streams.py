@@ -9,7 +9,7 @@ from app.server.h2.message import BadMessage, Inbox, Inflation, MessageTooLarge
 from app.server.h2.sending import Outbox
 
 if TYPE_CHECKING:
-    from app.server.h2.reading import Reader
+    from app.server.h2.roster import Roster
 
 
 class Stream:
@@ -34,7 +34,7 @@ class Stream:
     outbox: Outbox | None = None
     inbox: Inbox | None = None
 
-    def __init__(self, connection: "Reader", sid: int, head: Head) -> None:
+    def __init__(self, connection: "Roster", sid: int, head: Head) -> None:
         self.connection = connection
         self.sid = sid
         self.head = head

@@ -199,6 +199,12 @@ def test_trailers_that_do_not_end_the_request_reset_it(client: Client) -> None:
     assert client.reset() == (1, ErrorCode.PROTOCOL_ERROR)
 
 
+def test_trailers_that_look_like_another_request_reset_it(client: Client) -> None:
+    client.send(client.headers(1), client.headers(1, end=True))
+    assert client.reset() == (1, ErrorCode.PROTOCOL_ERROR)
+    assert not client.jobs
+
+
 @pytest.mark.parametrize("length", ["9", "11"])
 @pytest.mark.parametrize("seen", [False, True])
 def test_a_body_of_another_length_than_the_headers_say_resets_the_stream(
