@@ -177,6 +177,7 @@ class Reader(Roster):
         stream.window += more
         stream.run(data[at + _CALL.size : stop], timeout)
         if not stream.closed:
+            stream.expect(timeout)
             self.register(stream)
         return stop
 
@@ -349,8 +350,7 @@ class Reader(Roster):
         self._patience.idle = 0
         stream = (self._unary if head.start is not None else self.lane.relayed)(self, sid, head)
         self.register(stream)
-        if timeout is not None:
-            stream.deadline = self.loop.time() + timeout
+        stream.expect(timeout)
         stream.ended = ends
         held = self.sender.held
         if head.refusal is not None:
@@ -409,7 +409,8 @@ class Reader(Roster):
         self._early.pop(sid, None)
         stream = self.streams.get(sid)
         if stream is not None:
-            self._count_reset()
+            if not stream.nearly_late:
+                self._count_reset()
             stream.ended = True
             stream.abandon()
             stream.close()

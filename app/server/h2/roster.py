@@ -94,7 +94,7 @@ class Roster:
             del self._early[next(iter(self._early))]
 
     def _count_reset(self) -> None:
-        self._patience.count_reset(self._last)
+        self._patience.count_reset(self.loop.time(), self._last)
 
     def _tire(self, weight: int = 1) -> None:
         self._patience.tire(self.loop.time(), self.sender.turns, weight)
