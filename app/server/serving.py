@@ -82,7 +82,7 @@ def router(manager: Manager) -> APIRouter:
 
 
 class Malformed:
-    """All other requests below `/v1/`: refused in the original's words, but for verbs that are not in lower case.
+    """All other requests below `/v1/`: refused in the original's words, but for what is posted in other letters.
 
     Args:
         predictions: what answers a prediction, by its wire format.

@@ -16,7 +16,7 @@ from app.protocols.serving_json import ServingPredict, cut_signature
 from app.tensors import STRING, Array, Signature, make_signature
 from tests.examples import many
 from tests.protocols.golden_serving import PREDICTIONS, Golden
-from tests.protocols.test_agreement import DTYPES, LEADING, bodies, codec_of, shown, signature_of
+from tests.protocols.test_agreement import DTYPES, LEADING, bodies, codec_of, outcome, shown, signature_of
 from tests.signatures import one_in, spec, two_in
 
 
@@ -69,8 +69,27 @@ def test_what_the_fast_roads_take_the_exact_one_takes_alike(dtype: str, inputs: 
         read = codec._read(body)
         if read is not None and read.form is not Form.INSTANCE:
             assert shown(codec._decode_slow(body)) == shown(read)
+        more = body.rstrip()[:-1] + b',"parameters":{"k":[1.5,"]}"]}}'
+        assert outcome(codec._decode_lean, more) in (None, outcome(codec._decode_slow, more))
 
     check()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"instances":[[1,2,3,4]],"parameters":{}}',
+        '{"parameters":{"instance":[7]},"instances":[{"x":[1,2,3,4]}],"signature_name":""}',
+        '{"id":"7","inputs":{"x":[[1,2,3,4]]},"signature_name":"serving_default"}',
+    ],
+)
+def test_a_key_that_is_not_looked_at_does_not_make_a_body_slow(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ServingPredict, "_decode_slow", None)
+
+    call = decode(one_in(), body)
+
+    assert call.rows == 1
+    assert call.inputs[0].tolist() == [[1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize("leading", ["free", "one"])

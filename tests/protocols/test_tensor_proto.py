@@ -167,7 +167,9 @@ def test_a_few_bytes_do_not_ask_for_any_amount_of_memory() -> None:
     assert "is not filled up" in message
     message = refusal(typed("string", (1 << 40,), [b""]), "string", (-1,))
     assert "is not filled up" in message
-    assert read(typed("int8", (1 << 20,), [1]), "int8", (-1,)).sum() == 1 << 20
+    message = refusal(typed("int8", ((4 << 20) + 1,), [1]), "int8", (-1,))
+    assert "of more than 4194304 bytes is not filled up with the last one: send them all" in message
+    assert read(typed("int8", (4 << 20,), [1]), "int8", (-1,)).sum(dtype=np.int64) == 4 << 20
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """TensorFlow Serving's `ModelService`."""
 
 import asyncio
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +51,7 @@ class Reload:
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
                 f"supported: expected config.model_config_list, found {kind or 'no config'}"
             )
-        # What is on disk also says it of models that are not loaded, and of those that came just now.
-        folders = {folder.name: folder for folder in await asyncio.to_thread(scan, self._models_dir)}
-        wanted = [self._checked(config, folders) for config in request.config.model_config_list.config]
+        wanted = await asyncio.to_thread(self._checked, request.config.model_config_list.config)
         if len(set(wanted)) < len(wanted):
             twice = next(name for name in wanted if wanted.count(name) > 1)
             raise InvalidArgument(f"model_config_list has {twice!r} twice: expected each model once")
@@ -65,25 +65,37 @@ class Reload:
             await self._control.carry_out(UNLOAD, name)
         return {"status": {"error_code": "OK"}}
 
-    def _checked(self, config: Any, folders: dict[str, Folder]) -> str:
-        """The name of a listed model, of which nothing is asked that is not so.
+    def _checked(self, configs: Sequence[Any]) -> list[str]:
+        """The names of the listed models, of which nothing is asked that is not so. Looks at the disk.
 
         Raises:
             InvalidArgument
+            ModelError: the models folder cannot be read.
         """
-        name = config.name
-        where = f"model_config_list, model {name[:SHOWN]!r}"
-        if not name:
-            raise InvalidArgument("model_config_list: a model has no name")
-        own = self._models_dir / name
-        if config.base_path and Path(config.base_path).absolute() != own.absolute():
-            raise InvalidArgument(
-                f"{where}: base_path is {config.base_path[:SHOWN]!r}, and all models of this server lie in one folder, "
-                f"this one in {str(own)[:SHOWN]!r}: leave base_path out"
-            )
-        if name in folders:
-            _check_folder(config, folders[name], where)
-        return str(name)
+        # What is on disk says it of models too that are not loaded, and of those that came just now.
+        folders = {folder.name: folder for folder in scan(self._models_dir)}
+        for config in configs:
+            if not config.name:
+                raise InvalidArgument("model_config_list: a model has no name")
+            where = f"model_config_list, model {config.name[:SHOWN]!r}"
+            own = self._models_dir / config.name
+            if config.base_path and not _is_same(config.base_path, own):
+                raise InvalidArgument(
+                    f"{where}: base_path is {config.base_path[:SHOWN]!r}, and all models of this server lie in one "
+                    f"folder, this one in {str(own)[:SHOWN]!r}: leave base_path out"
+                )
+            if config.name in folders:
+                _check_folder(config, folders[config.name], where)
+        return [str(config.name) for config in configs]
+
+
+def _is_same(path: str, own: Path) -> bool:
+    """Whether a path is a model's own folder, by its name or by where a link in its place leads."""
+    try:
+        return os.path.realpath(path) == os.path.realpath(own)
+    except ValueError:
+        # No path has a byte of 0 in it.
+        return False
 
 
 def _check_folder(config: Any, folder: Folder, where: str) -> None:

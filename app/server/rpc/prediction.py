@@ -17,6 +17,9 @@ from app.server.rpc.status import Refused
 _SIGNATURE_DEF = "signature_def"
 _DEFAULT = "serving_default"
 
+_MOST_TASKS = 256
+"""More than any model has signatures; they are looked at on the event loop."""
+
 _TASKS = {
     "tensorflow/serving/classify": (Wire.GRPC_CLASSIFY, "Classification", "classification_result"),
     "tensorflow/serving/regress": (Wire.GRPC_REGRESS, "Regression", "regression_result"),
@@ -85,7 +88,10 @@ def _check_tasks(tasks: Sequence[Any]) -> None:
     """
     if not tasks:
         raise InvalidArgument("the request has no `tasks`: expected one for each signature to be run")
-    models, signatures = [], []
+    if len(tasks) > _MOST_TASKS:
+        raise InvalidArgument(f"the request has {len(tasks)} tasks: expected {_MOST_TASKS} at most")
+    first, _ = sought(tasks[0])
+    signatures = set()
     for index, task in enumerate(tasks):
         if task.method_name not in _TASKS:
             raise Refused(
@@ -95,12 +101,11 @@ def _check_tasks(tasks: Sequence[Any]) -> None:
             )
         target, signature = sought(task)
         signature = signature or _DEFAULT
-        models.append(target.model)
-        if models[0] != target.model:
+        if target.model != first.model:
             raise InvalidArgument(
                 "All ModelSpecs in a MultiInferenceRequest must access the same model name: found "
-                f"{models[0]!r} and {target.model!r}"
+                f"{first.model!r} and {target.model!r}"
             )
         if signature in signatures:
-            raise InvalidArgument(f"Duplicate evaluation of signature: {signature}")
-        signatures.append(signature)
+            raise InvalidArgument(f"Duplicate evaluation of signature: {signature[:SHOWN]}")
+        signatures.add(signature)

@@ -85,12 +85,28 @@ def test_where_a_model_lies_may_be_said(controlled: Rpc, folder_of_two: Path) ->
     assert status_of(controlled, name="second") == {1: END}
 
 
+def test_where_a_model_lies_may_be_said_by_the_end_of_a_link_too(
+    controlled: Rpc, folder_of_two: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "a.tflite").write_bytes(tflite.affine())
+    (folder_of_two / "third").symlink_to(elsewhere)
+    config = {"name": "third", "base_path": f"{elsewhere}/"}
+
+    controlled.served.run(controlled.call(f"{MODELS}/HandleReloadConfigRequest", reload_of(config)))
+
+    assert status_of(controlled, name="third") == {1: AVAILABLE}
+
+
 @pytest.mark.parametrize(
     ("configs", "words"),
     [
         ([{"name": ""}], "a model has no name"),
         ([{"name": "first"}, {"name": "first"}], "has 'first' twice"),
         ([{"name": "first", "base_path": "/models/first"}], "base_path is '/models/first'"),
+        ([{"name": "first", "base_path": "/models/\0"}], r"base_path is '/models/\x00'"),
+        ([{"name": "a" * 5000, "base_path": "/models/a"}], "base_path is '/models/a'"),
         ([{"name": "first", "version_labels": {"stable": 1}}], "version_labels differ"),
         ([{"name": "first", "model_version_policy": {"all": {}}}], "found all, expected versions.latest = 1"),
         ([{"name": "first", "model_version_policy": {"specific": {"versions": [2]}}}], "by which [1] is served"),

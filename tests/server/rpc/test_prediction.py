@@ -109,6 +109,16 @@ def test_inferences_that_cannot_be_done_at_once_are_refused(
     assert words in text
 
 
+def test_more_inferences_than_a_model_has_signatures_are_refused_at_once(rpc: Rpc) -> None:
+    tasks = [{"model_spec": model_spec("both", signature=f"{n}"), "method_name": REGRESS} for n in range(257)]
+    request = new(f"{SERVING}.MultiInferenceRequest", tasks=tasks, input=examples(1))
+
+    code, text = rpc.served.run(rpc.refused(f"{PREDICTION}/MultiInference", request))
+
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert text == "the request has 257 tasks: expected 256 at most"
+
+
 def test_an_inference_of_another_kind_is_not_implemented(rpc: Rpc) -> None:
     tasks = [{"model_spec": model_spec("both"), "method_name": "tensorflow/serving/predict\n"}]
     request = new(f"{SERVING}.MultiInferenceRequest", tasks=tasks, input=examples(1))
