@@ -14,14 +14,14 @@ from app.protocols.wires import MAKERS
 from app.repository.loader import Loaded, Opened
 from app.runtime.servable import Servable
 from app.telemetry.metrics import ModelMetrics
-from app.tensors import Signature
+from app.tensors import STRING, Signature
 
 _OFFLOAD_BYTES = 256 * 1024
 """A body of this size takes about a millisecond to decode, which the loop does not wait for."""
 
 _OFFLOAD_BYTES_POOLED = 16 * 1024
-"""The same for a model that runs on a pool thread anyway: there decoding costs nobody else anything. Smaller bodies are
-decoded at once, so that their records can share an invoke."""
+"""The same for a model that runs on a pool thread anyway, where decoding costs nobody else anything; and for strings,
+of which so many bytes take as long. Smaller bodies are decoded at once, so that their records can share an invoke."""
 
 _JSON_TYPES = frozenset({"", JSON, "text/json", "application/x-www-form-urlencoded"})
 """What a JSON body may be called. The last is what curl says of any body when it is told nothing."""
@@ -119,9 +119,11 @@ class Bound:
         self.version: Version | None = version
         self.servable = servable
         self.metrics = version.metrics
-        self.inline_bytes = _OFFLOAD_BYTES if servable.plan.inline_rows else _OFFLOAD_BYTES_POOLED
         self._most = most
-        self._lie = all(spec.dtype.kind in "fiu" for spec in servable.signature.inputs)
+        kinds = {spec.dtype.kind for spec in servable.signature.inputs}
+        self._lie = kinds <= set("fiu")
+        quick = servable.plan.inline_rows and STRING.kind not in kinds
+        self.inline_bytes = _OFFLOAD_BYTES if quick else _OFFLOAD_BYTES_POOLED
         self._codecs = {word: Codecs(identity, servable.signature, word == "real") for word in NUMBERS}
         self._codecs[""] = self._codecs[numbers]
         codec = self._codecs[""].of(Wire.PREDICT)

@@ -70,8 +70,8 @@ def test_large_tensors_that_are_looked_at_where_they_lie_do_not_wait_for_the_poo
     # What is read is refused, or its timeout is known.
     assert (job is None or job.rows > 0) is at_once
     if job is not None and at_once:
-        for _, expire in house.loop.timers:
-            expire()
+        for _, look in house.loop.timers:
+            look()
         assert isinstance(house.replies[0], DeadlineExceeded)
     opened.set()
     house.loop.run_until(lambda: bool(house.replies))
@@ -89,3 +89,20 @@ def test_large_tensors_of_real_numbers_are_quantized_off_the_loop(house: House, 
     assert job.rows == 0
     opened.set()
     house.loop.run_until(lambda: bool(house.replies))
+
+
+@pytest.mark.parametrize(("dtype", "value", "at_once"), [("string", "", False), ("float32", 0, True)])
+def test_many_strings_are_read_off_the_loop_where_as_many_numbers_are_not(
+    house: House, dtype: str, value: object, at_once: bool
+) -> None:
+    opened = hold(house.serve(tflite.identity(dtype)))
+    body = orjson.dumps({"inputs": [[value] * 4] * 3000})
+    assert 16_000 < len(body) < 256_000
+
+    job = house.plane.predict(Target(), Wants("application/json"), body, house.caller)
+
+    assert job is not None
+    assert (job.rows > 0) is at_once
+    opened.set()
+    house.loop.run_until(lambda: bool(house.replies))
+    assert orjson.loads(house.replies[0].body) == {"outputs": [[value] * 4] * 3000}  # type: ignore[union-attr]

@@ -25,9 +25,16 @@ def best(scores: Array, count: int, labels: Sequence[str]) -> Array:
     flat = scores.reshape(len(scores), -1)
     count = min(count, flat.shape[1])
     found = np.empty((len(flat), count), STRING)
+    text = b"%f:%d" if flat.dtype.kind == "f" else b"%d:%d"
     for row, values in zip(found, flat, strict=True):
-        for place, index in enumerate(_order(values)[:count].tolist()):
-            row[place] = _text(values[index], index, labels)
+        order = _order(values)[:count]
+        # Python's numbers, since there may be many, and those of NumPy are slow to write.
+        places = order.tolist()
+        pairs = zip(values[order].tolist(), places, strict=True)
+        if labels:
+            row[:] = [text % pair + _label(pair[1], labels) for pair in pairs]
+        else:
+            row[:] = [text % pair for pair in pairs]
     return found
 
 
@@ -41,7 +48,5 @@ def _order(values: Array) -> Array:
     return order
 
 
-def _text(value: "np.generic[object]", index: int, labels: Sequence[str]) -> bytes:
-    shown = f"{value:f}" if value.dtype.kind == "f" else str(value)
-    label = f":{labels[index]}" if index < len(labels) else ""
-    return f"{shown}:{index}{label}".encode()
+def _label(index: int, labels: Sequence[str]) -> bytes:
+    return b":" + labels[index].encode() if index < len(labels) else b""

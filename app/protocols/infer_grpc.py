@@ -29,6 +29,9 @@ _REQUEST = "ModelInferRequest"
 _ID, _PARAMETERS, _INPUTS, _OUTPUTS, _RAW = range(3, 8)
 """The fields' numbers."""
 
+_PARAMETER = _PARAMETERS << 3 | LENGTH
+"""What one begins with."""
+
 _LONGEST_KEPT = 4096
 _LONGEST_HEAD = 16 * 1024
 _MOST_FIELDS = 256
@@ -77,7 +80,9 @@ class GrpcInfer:
         self._takes = Takes(identity, signature)
         self._answers: dict[tuple[Asked, ...], GrpcAnswer] = {}
         self._heads: dict[bytes, Plan] = {}
-        """By what stands between the id and the tensors' bytes."""
+        """By what stands between the id and the tensors' bytes;"""
+        self._bare: dict[bytes, Plan] = {}
+        """the same without parameters, where they all stand before it."""
         self._lengths: tuple[int, ...] = ()
         """Those of heads that are kept, the latest first."""
 
@@ -89,13 +94,16 @@ class GrpcInfer:
         """
         start, identity = _past_id(body)
         if start:
-            for length in self._lengths:
-                plan = self._heads.get(body[start : start + length])
-                if plan is not None:
-                    call = _call_of(plan, identity, body, start + length)
-                    if call is not None:
-                        return call
-                    break
+            call = self._seen(self._heads, body, start, identity)
+            if call is not None:
+                return call
+            rest = _past_parameters(body, start)
+            if rest > start:
+                call = self._seen(self._bare, body, rest, identity)
+                if call is not None:
+                    # They alone are another each time: a place in a sequence, a timeout.
+                    told = told_by(_parameters(body, start, rest))
+                    return call._replace(timeout_ns=told.timeout_ns, place=told.place)
         return self._decode_whole(body, start)
 
     def lies(self, body: bytes) -> bool:
@@ -117,27 +125,40 @@ class GrpcInfer:
         identity, answer = call.asks
         return answer.write(identity, outputs)  # type: ignore[no-any-return]
 
+    def _seen(self, kept: dict[bytes, Plan], body: bytes, start: int, identity: bytes) -> Call | None:
+        """The call of a request of which what begins at a place was seen before; None where it was not."""
+        for length in self._lengths:
+            plan = kept.get(body[start : start + length])
+            if plan is not None:
+                return _call_of(plan, identity, body, start + length)
+        return None
+
     def _decode_whole(self, body: bytes, start: int) -> Call:
         plan, identity, raw = self._read(memoryview(body))
         arrays = self._arrays(plan, raw)
         if start and plan.lone is not None:
-            self._learn(body, start, len(body) - plan.lone[1] - len(plan.lone[0]))
+            self._learn(body, start, len(body) - plan.lone[1] - len(plan.lone[0]), plan)
         return Call(arrays, plan.rows, Form.INPUTS, (identity, plan.answer), plan.timeout_ns, plan.place)
 
-    def _learn(self, body: bytes, start: int, end: int) -> None:
-        """Remember what stands before the bytes of a lone tensor, if it is the head of a message by itself."""
+    def _learn(self, body: bytes, start: int, end: int, plan: Plan) -> None:
+        """Remember what stands before the bytes of a lone tensor, also without the parameters that it begins with."""
         if not 0 < end - start <= _LONGEST_KEPT:
             return
-        head = body[start:end]
+        rest = _past_parameters(body, start)
         try:
-            numbers = {number for number, _, _ in protobuf.fields(memoryview(head), _REQUEST)}
-            plan, _, _ = self._read(memoryview(head))
+            numbers = {number for number, _, _ in protobuf.fields(memoryview(body)[rest:end], _REQUEST)}
         except InvalidArgument:
+            # It is no field that ends there.
             return
-        if numbers <= {_PARAMETERS, _INPUTS, _OUTPUTS} and plan.lone is not None:
-            keep(self._heads, head, plan)
-            others = (length for length in self._lengths if length != len(head))
-            self._lengths = (len(head), *others)[:_MOST_LENGTHS]
+        if numbers <= {_PARAMETERS, _INPUTS, _OUTPUTS}:
+            self._keep(self._heads, body[start:end], plan)
+            if _PARAMETERS not in numbers:
+                self._keep(self._bare, body[rest:end], plan._replace(timeout_ns=0, place=None))
+
+    def _keep(self, kept: dict[bytes, Plan], head: bytes, plan: Plan) -> None:
+        keep(kept, head, plan)
+        others = (length for length in self._lengths if length != len(head))
+        self._lengths = (len(head), *others)[:_MOST_LENGTHS]
 
     def _read(self, view: memoryview) -> tuple[Plan, bytes, list[memoryview]]:
         """What a request says, its id, and its tensors' bytes where they are raw.
@@ -256,6 +277,27 @@ def _past_id(body: bytes) -> tuple[int, bytes]:
         return (at, identity) if length < 128 and at <= len(body) and identity.isascii() else (0, b"")
     except IndexError:
         return 0, b""
+
+
+def _past_parameters(body: bytes, at: int) -> int:
+    """Where the parameters end that begin at a place; the place where none does, or where that is not plain to see."""
+    start = at
+    try:
+        while body[at] == _PARAMETER:
+            if body[at + 1] > 127:
+                return start
+            at += 2 + body[at + 1]
+    except IndexError:
+        return start
+    return at if at <= len(body) else start
+
+
+def _parameters(body: bytes, start: int, end: int) -> dict[str, Any]:
+    """Those between two places, in which nothing else is."""
+    found: dict[str, Any] = {}
+    for _, _, value in protobuf.fields(memoryview(body)[start:end], _REQUEST):
+        add_parameter(found, value)  # type: ignore[arg-type]
+    return found
 
 
 def _call_of(plan: Plan, identity: bytes, body: bytes, at: int) -> Call | None:

@@ -121,6 +121,36 @@ def test_records_of_other_numbers_are_told_apart_though_the_rest_is_alike() -> N
         assert (call.rows, call.inputs[0].tolist()) == (rows, array.tolist())
 
 
+def step(number: int, *behind: tuple[int, bytes], timeout: int = 9, identity: str = "") -> bytes:
+    """A request in a sequence; `behind` comes behind its input."""
+    named = parameter("sequence_id", 2, number), parameter("sequence_start", 1, 1), parameter("timeout", 2, timeout)
+    return request(*named, (5, tensor()), *behind, identity=identity)
+
+
+def test_what_is_around_a_sequence_s_place_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = codec_of(one_in())
+    for number in (1, 2, 300):
+        call = codec.decode(step(number, identity=str(number)))
+        assert call.inputs[0].tolist() == ONES.tolist()
+        assert (call.timeout_ns, call.place) == (9000, Place(str(number), True, False))
+        assert read_grpc(codec.encode(call, [ONES]))[0]["id"] == str(number)
+        monkeypatch.setattr(codec, "_read", lambda *_: pytest.fail("it is read once more"))
+
+
+def test_parameters_are_each_request_s_own_though_what_is_around_them_was_seen_before() -> None:
+    codec = codec_of(one_in())
+    codec.decode(request((5, tensor())))
+    for number in (1, 2):
+        # Of parameters that are given twice the last counts.
+        for behind, place in (((), str(number)), ((parameter("sequence_id", 2, 7),), "7")):
+            for body in (request((5, tensor()), *behind), step(number, *behind)):
+                call = codec.decode(body)
+            assert (call.timeout_ns, call.place) == (9000, Place(place, True, False))
+        assert codec.decode(request((5, tensor()))).place is None
+        with pytest.raises(InvalidArgument, match="Unable to parse 'timeout'"):
+            codec.decode(step(number, timeout=-1))
+
+
 # What is refused
 
 
@@ -246,5 +276,6 @@ def test_what_is_kept_is_bounded_in_number_and_length(monkeypatch: pytest.Monkey
             assert call.inputs[0].tolist() == ONES.tolist()
         codec.decode(request(parameter("mine", 3, "x" * 5000), (5, tensor())))
     assert 0 < len(codec._heads) <= 3
+    assert 0 < len(codec._bare) <= 3
     assert len(codec._lengths) <= 4
     assert all(len(head) < 4096 for head in codec._heads)
