@@ -27,7 +27,7 @@ from container.compose import check_compose
 from container.host import build_secrets, require_machine
 from container.images import Config, Store, base_name, build, make_base, unpacked_bytes
 from container.sandbox import Bind, Sandbox, run_inside
-from container.service import check_digits, free_port, wait_ready
+from container.service import check_digits, check_grpc, free_port, wait_ready
 
 REPO = Path(__file__).resolve().parent.parent
 DOCKERFILE = REPO / "Dockerfile"
@@ -180,6 +180,20 @@ def try_start(root: Path, config: Config, target: str, log: Path, binds: list[Bi
         sandbox.kill()
 
 
+def try_grpc(root: Path, config: Config, target: str, log: Path, binds: list[Bind]) -> None:
+    """One start more, with gRPC, which is not part of what is measured."""
+    port, rpc = free_port(), free_port()
+    changes = {"LITEPOOL_HOST": "127.0.0.1", "LITEPOOL_PORT": str(port), "LITEPOOL_GRPC_PORT": str(rpc)}
+    sandbox = Sandbox(root, config, log, changes, binds)
+    sandbox.start()
+    try:
+        wait_ready(sandbox, port, READY_SECONDS[target])
+        check_grpc(rpc, SAMPLES)
+        sandbox.terminate()
+    finally:
+        sandbox.kill()
+
+
 def mounts(target: str, config: Config, work: Path) -> list[Bind]:
     """The volumes that docker-compose.yml gives an image."""
     if target == "runtime":
@@ -198,6 +212,7 @@ def try_image(store: Store, target: str, image: str, work: Path, logs: Path) -> 
     with mounted(store, image) as root:
         check_contents(root, config, target)
         starts = [try_start(root, config, target, logs / f"{target}-{n}.log", binds) for n in range(1, STARTS + 1)]
+        try_grpc(root, config, target, logs / f"{target}-grpc.log", binds)
         return starts, unpacked_bytes(root)
 
 
@@ -220,7 +235,8 @@ def measure(store: Store, target: str, base_bytes: int, work: Path, logs: Path) 
         start_peak_mb=round(max(start.peak for start in starts) / 1e6, 1),
         stop_seconds=round(max(start.stop for start in starts), 3),
     )
-    say(f"{target:<12} {STARTS} starts: healthy, every sample right, uid {store.config(image).uid}, exit 0 on SIGTERM")
+    uid = store.config(image).uid
+    say(f"{target:<12} {STARTS} starts: healthy, every sample right, uid {uid}, exit 0 on SIGTERM; gRPC answers")
     return figures
 
 

@@ -15,13 +15,13 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app import dataplane
-from app.dataplane import DataPlane, Limits, NotHere, Wants, try_samples
+from app import bound
+from app.bound import Wants
+from app.dataplane import DataPlane, Limits, NotHere
 from app.errors import (
     DeadlineExceeded,
     InvalidArgument,
     LitepoolError,
-    ModelError,
     NotFound,
     QueueFull,
     TooLarge,
@@ -33,8 +33,6 @@ from app.protocols.call import JSON, OCTETS, Call, Form, Identity, OtherSignatur
 from app.protocols.wires import MAKERS
 from app.repository.loader import Loaded, Opened
 from app.repository.manager import Manager, Target
-from app.repository.samples import Sample
-from app.runtime.interpreter import Runner
 from app.runtime.job import Step
 from app.runtime.pool import Pool
 from app.runtime.servable import Servable
@@ -42,7 +40,7 @@ from app.telemetry.metrics import Metrics
 from app.tensors import Array, Signature
 from tests import tflite
 from tests.loops import PATIENCE, Loop
-from tests.servables import FAR, Recorded, contract_of, make_servables, rows
+from tests.servables import FAR, Recorded, make_servables, rows
 
 NPY = "application/x-npy"
 ONE = b'{"instance": [1, 2, 3, 4]}'
@@ -346,7 +344,7 @@ def test_a_call_that_is_not_wanted_any_more_is_not_answered_with_a_prediction(
 
 
 def test_a_large_body_is_decoded_off_the_loop(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataplane, "_OFFLOAD_BYTES", len(ONE))
+    monkeypatch.setattr(bound, "_OFFLOAD_BYTES", len(ONE))
     house.serve(tflite.affine())
 
     job = house.plane.predict(Target(), Wants(JSON), ONE, house.caller)
@@ -360,7 +358,7 @@ def test_a_large_body_is_decoded_off_the_loop(house: House, monkeypatch: pytest.
 
 
 def test_a_large_body_that_is_bad_is_refused_like_a_small_one(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataplane, "_OFFLOAD_BYTES", 1)
+    monkeypatch.setattr(bound, "_OFFLOAD_BYTES", 1)
     house.serve(tflite.affine())
 
     reply = house.predict(b'{"instance": [1, 2, null, 4]}')
@@ -661,88 +659,6 @@ def test_what_is_served_no_more_stays_for_the_requests_that_wait_for_it(house: H
     assert orjson.loads(reply.body) == OLD
 
 
-# Samples
-
-
-def opened_with(model: bytes, *samples: Sample, numbers: str = "raw", tolerance: float = 1e-3) -> Any:
-    """A model that has been opened, with as much of it as samples need; and what makes its runners."""
-    runner = Runner(model)
-    signature = runner.signature()
-    contract = contract_of(signature, None, runner.stateful())
-    config = SimpleNamespace(numbers=numbers, allowed_difference=tolerance, class_labels=[])
-    default = SimpleNamespace(signature=signature, contract=contract)
-    source = SimpleNamespace(name="m", version=1)
-    return SimpleNamespace(source=source, config=config, default=default, samples=list(samples))
-
-
-def sample(instance: object, prediction: object = None, **more: Any) -> Sample:
-    answer = None if prediction is None else {"prediction": prediction}
-    return Sample(request={"instance": instance}, answer=answer, **more)
-
-
-def test_a_sample_that_the_model_does_not_take_is_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
-    opened = opened_with(tflite.affine(), *(sample(record) for record in ([1, 2], [1, 2, 3, 4], ["a"] * 4)))
-
-    try_samples(opened, lambda: Runner(tflite.affine()))
-
-    assert [kept.request["instance"] for kept in opened.samples] == [[1, 2, 3, 4]]
-    assert "m: samples.json[0] is left out: instance: expected a list of 4 " in caplog.text
-    assert "m: samples.json[2] is left out: instance[0]: expected one float32 number" in caplog.text
-
-
-def test_a_sample_on_which_the_model_fails_is_left_out_too(caplog: pytest.LogCaptureFixture) -> None:
-    opened = opened_with(tflite.lookup(), sample([1], [20]), sample([7]))
-
-    try_samples(opened, lambda: Runner(tflite.lookup()))
-
-    assert [kept.request["instance"] for kept in opened.samples] == [[1]]
-    assert "m: samples.json[1] is left out: the interpreter failed: gather index out of bounds" in caplog.text
-
-
-def test_samples_that_are_answered_as_they_say_are_kept() -> None:
-    samples = [sample([1, 2, 3, 4], [3, 5, 7, 9]), sample([0, 0, 0, 0], [1.0004, 1, 1, 1]), sample([0, 0, 0, 0])]
-    opened = opened_with(tflite.affine(), *samples)
-
-    try_samples(opened, lambda: Runner(tflite.affine()))
-
-    assert opened.samples == samples
-
-
-@pytest.mark.parametrize(
-    ("wanted", "place"), [([3, 5, 7, 9.1], r"prediction\[3\]"), ([3, 5, 7], "prediction has 4 values, and 3 were")]
-)
-def test_a_sample_that_is_answered_otherwise_refuses_the_model(wanted: list[float], place: str) -> None:
-    opened = opened_with(tflite.affine(), sample([0, 0, 0, 0], [1, 1, 1, 1]), sample([1, 2, 3, 4], wanted))
-
-    with pytest.raises(ModelError, match=rf"^samples\.json\[1\] is answered otherwise: {place}"):
-        try_samples(opened, lambda: Runner(tflite.affine()))
-
-
-def test_a_sample_s_own_tolerance_goes_before_the_model_s() -> None:
-    loose = opened_with(tflite.affine(), sample([1, 2, 3, 4], [3, 5, 7, 9.1], tolerance=0.1))
-    strict = opened_with(tflite.affine(), sample([1, 2, 3, 4], [3, 5, 7, 9.1], tolerance=1e-3), tolerance=0.1)
-
-    try_samples(loose, lambda: Runner(tflite.affine()))
-    with pytest.raises(ModelError):
-        try_samples(strict, lambda: Runner(tflite.affine()))
-
-
-def test_samples_of_a_quantized_model_are_in_the_numbers_of_its_model_toml() -> None:
-    real = opened_with(tflite.quantized(), sample([0, 0.5, 1, 64], [0, 0.5, 1, 64]), numbers="real")
-    raw = opened_with(tflite.quantized(), sample([-1, 0, 1, 127], [-1, 0, 1, 127]))
-    for opened in (real, raw):
-        try_samples(opened, lambda: Runner(tflite.quantized()))
-        assert len(opened.samples) == 1
-
-
-def test_each_sample_of_a_stateful_model_begins_with_its_first_state() -> None:
-    opened = opened_with(tflite.running_sum(), *(sample([1, 1, 1, 1], [1, 1, 1, 1]) for _ in range(3)))
-
-    try_samples(opened, lambda: Runner(tflite.running_sum()))
-
-    assert len(opened.samples) == 3
-
-
 # Other wire formats
 
 
@@ -769,7 +685,7 @@ class Odd:
 
 @pytest.fixture
 def odd(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
-    monkeypatch.setattr("app.dataplane.MAKERS", {**MAKERS, Wire.INFER: Odd})
+    monkeypatch.setattr("app.bound.MAKERS", {**MAKERS, Wire.INFER: Odd})
     return house
 
 
@@ -817,7 +733,7 @@ def test_a_body_may_say_how_long_it_waits(odd: House) -> None:
 def test_a_large_body_that_says_how_long_it_waits_is_not_run_when_it_has_waited_longer(
     odd: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataplane, "_OFFLOAD_BYTES_POOLED", 1)
+    monkeypatch.setattr(bound, "_OFFLOAD_BYTES_POOLED", 1)
     servable = odd.serve(tflite.affine(), inline_us=0.0)
     opened = hold(servable)
 

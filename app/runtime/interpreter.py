@@ -35,6 +35,13 @@ _CONTROL_OPS = frozenset({"WHILE", "IF", "CALL", "STABLEHLO_WHILE"})
 """Operations after which what an invoke costs depends on the values that it is given."""
 
 
+_COPIED_ONCE = 1 << 14
+"""From this many bytes on an input that cannot be written, as views of requests are, is copied by us.
+
+LiteRT's `SetTensor` has NumPy make a copy of such an array, which can be written, before its own. For smaller ones that
+takes less than asking where to copy to."""
+
+
 Model = Path | bytes
 
 
@@ -166,7 +173,10 @@ class Runner:
                 if shape != self._shape:
                     self._allocate([shape])
                     self._shape = shape
-                wrapped.SetTensor(self._single[0], array, subgraph)
+                if array.nbytes < _COPIED_ONCE:
+                    wrapped.SetTensor(self._single[0], array, subgraph)
+                else:
+                    self._set_large(self._single[0], array)
                 wrapped.Invoke(subgraph)
                 try:
                     outputs = [wrapped.GetTensor(self._single[1], subgraph)]
@@ -178,7 +188,10 @@ class Runner:
                     self._allocate(shapes)
                     self._shapes = shapes
                 for index, array in zip(self._inputs, inputs, strict=True):
-                    wrapped.SetTensor(index, array, subgraph)
+                    if array.nbytes < _COPIED_ONCE:
+                        wrapped.SetTensor(index, array, subgraph)
+                    else:
+                        self._set_large(index, array)
                 wrapped.Invoke(subgraph)
                 try:
                     outputs = [wrapped.GetTensor(index, subgraph) for index in self._outputs]
@@ -190,6 +203,13 @@ class Runner:
         for check, output in zip(self._checks, outputs, strict=False):
             check(output)
         return outputs
+
+    def _set_large(self, index: int, array: Array) -> None:
+        if array.flags.writeable or array.dtype.hasobject:
+            self._wrapped.SetTensor(index, array, self._subgraph)
+        else:
+            # The view must not outlive this line: allocation and `Interpreter`'s own methods would fail.
+            np.copyto(self._wrapped.tensor(self._interpreter, index, self._subgraph), array, casting="no")
 
     def _read(self) -> list[Array]:
         """The outputs, of which LiteRT gives none that has no elements."""

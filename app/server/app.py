@@ -14,9 +14,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.dataplane import DataPlane, try_samples
+from app.dataplane import DataPlane
 from app.protocols.call import Wire
 from app.protocols.wires import MAKERS
+from app.rehearsal import try_samples
 from app.repository.cache import Cache
 from app.repository.convert import Converter
 from app.repository.manager import Manager, Policy

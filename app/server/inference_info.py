@@ -7,7 +7,7 @@ of triton-inference-server/common `protobuf/model_config.proto`.
 from typing import Any
 
 from app import __version__
-from app.dataplane import identity_of
+from app.bound import identity_of
 from app.errors import Unavailable
 from app.protocols.infer_tensors import DATATYPES
 from app.repository.manager import Entry, Manager, State, Status, Target

@@ -6,7 +6,8 @@ from typing import NamedTuple
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from app.dataplane import DataPlane, Route, Wants
+from app.bound import Route, Wants
+from app.dataplane import DataPlane
 from app.errors import Code, LitepoolError, Unavailable, UnsupportedFormat
 from app.protocols.call import JSON, OCTETS, Answer, Wire
 from app.protocols.npy import MEDIA_TYPE as NPY

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from starlette.types import Receive, Scope, Send
 
-from app.dataplane import DataPlane, Limits, NotHere, Wants
+from app.bound import Wants
+from app.dataplane import DataPlane, Limits, NotHere
 from app.errors import LitepoolError, UnsupportedFormat
 from app.protocols.call import SHOWN, Answer, Wire
 from app.protocols.coding import coding_of

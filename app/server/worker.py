@@ -142,6 +142,8 @@ class Parent:
     def _obey(self, message: Message, services: Services) -> None:
         if "settled" in message:
             services.manager.peers_settled = True
+            # It is ready only now, of which somebody may want to hear.
+            services.manager.changed()
         else:
             services.orders.heard(message)
 

@@ -8,6 +8,11 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import grpc
+import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from app.server.rpc.messages import new
 from container import CheckError
 from container.sandbox import Sandbox
 
@@ -68,8 +73,35 @@ def check_digits(port: int, samples: Path) -> int:
             raise CheckError(f"/healthz has said ok, and yet a worker answers /predict with 503: {answer}")
         if status != HTTPStatus.OK:
             raise CheckError(f"/predict answered {status} to the sample '{case['about']}': {answer}")
-        got, expected = answer["prediction"], case["answer"]["prediction"]
-        apart = max(abs(a - b) for a, b in zip(got, expected, strict=True))
-        if _largest(got) != _largest(expected) or apart > TOLERANCE:
-            raise CheckError(f"/predict is wrong for '{case['about']}': expected {expected}, got {got}")
+        _compare("/predict", case, answer["prediction"])
     return len(cases)
+
+
+def check_grpc(port: int, samples: Path) -> None:
+    """Ask for the health by gRPC, and send every sample to ModelInfer."""
+    infer = "/inference.GRPCInferenceService/ModelInfer"
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            # Its worker may be still beginning, which the other's answer to /healthz does not say.
+            asked = health_pb2.HealthCheckRequest(service="")
+            answer = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=30, wait_for_ready=True)
+            if answer.status != health_pb2.HealthCheckResponse.SERVING:
+                raise CheckError(f"gRPC's health service says {answer}")
+            call = channel.unary_unary(infer)
+            for case in json.loads(samples.read_text()):
+                record = np.array(case["request"]["instance"], "<f4")[None]
+                tensor = {"name": "image", "datatype": "FP32", "shape": record.shape}
+                request = new("inference.ModelInferRequest", model_name="digits", inputs=[tensor])
+                request.raw_input_contents.append(record.tobytes())
+                response = new("inference.ModelInferResponse")
+                response.ParseFromString(call(request.SerializeToString(), timeout=30))
+                _compare(infer, case, np.frombuffer(response.raw_output_contents[0], "<f4").tolist())
+        except grpc.RpcError as error:
+            raise CheckError(f"gRPC failed: {error}") from error
+
+
+def _compare(route: str, case: Any, got: list[float]) -> None:
+    expected = case["answer"]["prediction"]
+    apart = max(abs(a - b) for a, b in zip(got, expected, strict=True))
+    if _largest(got) != _largest(expected) or apart > TOLERANCE:
+        raise CheckError(f"{route} is wrong for '{case['about']}': expected {expected}, got {got}")

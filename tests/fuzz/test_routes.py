@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.dataplane import Wants
+from app.bound import Wants
 from app.repository.manager import Target
 from tests import tflite
 from tests.fuzz.budget import budget, try_all

@@ -1,3 +1,4 @@
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,69 @@ def test_an_array_at_an_odd_address_is_read_by_its_values(opened: Open) -> None:
     assert not crooked.flags.aligned
 
     assert opened(tflite.affine()).invoke([crooked])[0].tolist() == [[1, 3, 5, 7]]
+
+
+# Views of requests: arrays that cannot be written, and lie anywhere
+
+
+def seen_in_a_request(array: np.ndarray[Any, Any], offset: int = 1) -> np.ndarray[Any, Any]:
+    view = np.frombuffer(b"\0" * offset + array.tobytes(), array.dtype, offset=offset).reshape(array.shape)
+    assert not view.flags.writeable
+    return view
+
+
+@pytest.mark.parametrize("dtype", sorted(dtype.name for dtype in DTYPES - {STRING, np.dtype("complex128")}))
+def test_a_large_view_of_a_request_is_read_by_its_values_whatever_the_batch_before(opened: Open, dtype: str) -> None:
+    runner = opened(tflite.identity(dtype))
+    for rows in (20_000, 30_000, 1, 20_000):
+        given = (np.arange(4 * rows).reshape(rows, 4) % (2 if dtype == "bool" else 120)).astype(dtype)
+
+        (output,) = runner.invoke([seen_in_a_request(given)])
+
+        assert output.dtype == given.dtype
+        assert np.array_equal(output, given)
+
+
+def test_large_views_go_to_the_input_that_they_are_for(opened: Open) -> None:
+    left, right = records(10_000, 3), records(10_000, 3) * 2
+
+    difference, total = opened(tflite.two_in_two_out()).invoke([seen_in_a_request(left), seen_in_a_request(right)])
+
+    assert np.array_equal(difference, left - right)
+    assert np.array_equal(total, (left + right).sum(axis=1, keepdims=True))
+
+
+def test_a_large_view_goes_to_the_subgraph_of_the_signature(opened: Open) -> None:
+    given = records(10_000, 4)
+
+    assert np.array_equal(opened(tflite.signature_elsewhere()).invoke([seen_in_a_request(given)])[0], given * 2)
+
+
+def test_of_a_large_view_nothing_is_copied_but_into_the_interpreter(opened: Open) -> None:
+    graph = tflite.Graph()
+    x, sums = graph.tensor("x", (-1, 1000)), graph.tensor("sums", (-1, 1))
+    graph.operator("SUM", [x, graph.constant([1], "int32")], [sums], keepDims=True)
+    runner = opened(graph.build({"x": x}, {"sums": sums}))
+    view = seen_in_a_request(np.ones((500, 1000), np.float32))
+    runner.invoke([view])
+    tracemalloc.start()
+    try:
+        (output,) = runner.invoke([view])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert output.tolist() == [[1000]] * 500
+    assert peak < view.nbytes / 10
+
+
+def test_strings_in_an_array_that_cannot_be_written_go_in_as_they_are(opened: Open) -> None:
+    given = np.array([[b"a", b"bc", b"", b"d"]] * 1000, STRING)
+    given.flags.writeable = False
+
+    (output,) = opened(tflite.identity("string")).invoke([given])
+
+    assert output.tolist() == given.tolist()
 
 
 def test_an_invoke_that_fails_says_why_in_one_line(opened: Open) -> None:

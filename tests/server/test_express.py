@@ -12,7 +12,8 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.server import ServerState
 
-from app.dataplane import Caller, DataPlane, Route, Wants
+from app.bound import Route, Wants
+from app.dataplane import Caller, DataPlane
 from app.errors import LitepoolError, Unavailable
 from app.protocols.call import JSON, Wire
 from app.repository.manager import Target

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.dataplane import DataPlane, Route, Wants
+from app.bound import Route, Wants
+from app.dataplane import DataPlane
 from app.errors import NotFound, QueueFull, Unavailable
 from app.protocols.call import JSON
 from app.protocols.npy import MEDIA_TYPE as NPY

@@ -60,7 +60,9 @@ class Pipes:
         self._open = {hears, said, self.tells, self.hears}
         self.parent = Parent(hears, said)
         self.heard: list[Message] = []
+        self.seen: list[bool] = []
         self.manager = SimpleNamespace(peers_settled=False)
+        self.manager.changed = lambda: self.seen.append(self.manager.peers_settled)
         stand_in: Any = SimpleNamespace(manager=self.manager, orders=SimpleNamespace(heard=self.heard.append))
         self.services = cast("Services", stand_in)
 
@@ -105,11 +107,12 @@ def test_a_setup_that_never_comes_is_the_end(pipes: Pipes) -> None:
         pipes.parent.setup()
 
 
-def test_a_worker_is_told_that_the_others_have_loaded_too(pipes: Pipes) -> None:
+def test_a_worker_is_told_that_the_others_have_loaded_too_and_says_that_it_is_ready(pipes: Pipes) -> None:
     pipes.tell({"settled": True})
     asyncio.run(listen_until(pipes, lambda: pipes.manager.peers_settled))
 
     assert pipes.heard == []
+    assert pipes.seen == [True], "who watches the server's health hears of it"
 
 
 def test_the_end_of_the_parent_ends_the_worker(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:

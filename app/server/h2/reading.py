@@ -15,6 +15,7 @@ from app.server.h2.lane import GrpcLane
 from app.server.h2.patience import Patience
 from app.server.h2.relayed import Relayed
 from app.server.h2.sending import Sender
+from app.server.h2.streaming import Streaming
 from app.server.h2.streams import Stream
 from app.server.h2.unary import Unary
 
@@ -386,7 +387,8 @@ class Reader:
                 self._expect_more(sid)
             return
         self._patience.idle = 0
-        stream = (Unary if head.start is not None else Relayed)(self, sid, head)
+        kind = Unary if head.start is not None else Streaming if head.streamed is not None else Relayed
+        stream = kind(self, sid, head)
         self.register(stream)
         if timeout is not None:
             stream.deadline = self.loop.time() + timeout

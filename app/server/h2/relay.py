@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
+from app.server.errors import new_request_id
 from app.server.h2 import replies
 from app.server.h2.head import Head
 from app.server.h2.message import BadMessage, Inflation, MessageTooLarge
@@ -19,8 +20,22 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.max_metadata_size", 1 << 16),
+    ("grpc.max_metadata_size", 1 << 17),
+    ("grpc.absolute_max_metadata_size", 1 << 17),
 )
+
+TOLD = ("litepool-told", "1")
+"""Metadata behind an answer whose status has a text of ours. It goes no further."""
+
+_OF_GRPC = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: "the deadline of the call passed before it was answered",
+    grpc.StatusCode.CANCELLED: "the call was cancelled",
+    grpc.StatusCode.UNAVAILABLE: "the part of the server that answers this call cannot be reached: try again",
+}
+"""What there is to say of a status that grpc.aio came to by itself. Its own texts are for its developers, and some tell
+of the server's files."""
+
+_FAILED = "the server failed on this call; its log has it as request %s"
 
 
 class Sink(Protocol):
@@ -101,10 +116,11 @@ class Passage:
                 sink.finish(replies.UNAVAILABLE, "the server is closing")
             raise
         except grpc.aio.AioRpcError as error:
-            sink.finish(error.code().value[0], error.details() or "", error.trailing_metadata() or ())
+            self._finish(error.code(), error.details(), error.trailing_metadata())
         except Exception as error:  # As for any request: it is logged, and the caller is told.
-            log.error("a call of %s could not be passed on", sink.head.path, exc_info=error)
-            sink.finish(replies.INTERNAL, "the server failed on this call; its log says why")
+            identity = new_request_id()
+            log.error("request %s to %s failed", identity, sink.head.path, exc_info=error)
+            sink.finish(replies.INTERNAL, _FAILED % identity)
 
     async def _read(self, call: Any) -> None:
         """Pass on what the server answers."""
@@ -115,8 +131,23 @@ class Passage:
         while (message := await call.read()) is not grpc.aio.EOF:
             sink.begin_answer(metadata or ())
             await sink.send(message)
-        code = await call.code()
-        sink.finish(code.value[0], await call.details() or "", await call.trailing_metadata() or ())
+        self._finish(await call.code(), await call.details(), await call.trailing_metadata())
+
+    def _finish(self, code: grpc.StatusCode, details: str | None, metadata: Any) -> None:
+        """Pass on how the call ended."""
+        sink = self._sink
+        pairs = tuple(metadata or ())
+        if code is grpc.StatusCode.OK or TOLD in pairs:
+            sink.finish(code.value[0], details or "", tuple(pair for pair in pairs if pair != TOLD))
+            return
+        text = _OF_GRPC.get(code)
+        if text is None:
+            identity = new_request_id()
+            log.error("request %s to %s failed: %s, %s", identity, sink.head.path, code.name, details)
+            code, text = grpc.StatusCode.INTERNAL, _FAILED % identity
+        elif code is grpc.StatusCode.UNAVAILABLE:
+            log.error("a call of %s could not be passed on: %s", sink.head.path, details)
+        sink.finish(code.value[0], text)
 
     async def _write(self, call: Any) -> None:
         """Pass on what the client sends."""

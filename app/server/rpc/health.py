@@ -1,20 +1,29 @@
-"""The health service that probes and load balancers ask: `grpc.health.v1.Health`."""
+"""The health service that probes and load balancers ask: `grpc.health.v1.Health`.
+
+Not grpcio-health-checking's own servicer: there whoever watches holds a lock while it is told, so that one that does
+not read keeps the news from all others, and at the end those behind it hear nothing.
+"""
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncIterator
 
+import grpc
 from grpc_health.v1 import health_pb2
-from grpc_health.v1.health import aio
 
+from app.protocols.call import SHOWN
 from app.repository.manager import Manager, Status
-from app.server.rpc.messages import SERVICES
+from app.server.rpc.calls import Left
+from app.server.rpc.messages import POOL, SERVICES, Method
+from app.server.rpc.status import Refused
 
 FULL_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+POOL.AddSerializedFile(health_pb2.DESCRIPTOR.serialized_pb)
 
 _SERVING = (Status.OK, Status.DEGRADED)
 
 
-class Health(aio.HealthServicer):  # type: ignore[misc]
+class Health:
     """As `/readyz` has it, of the server as a whole, whose name is empty, and of each of its services.
 
     Args:
@@ -22,27 +31,51 @@ class Health(aio.HealthServicer):  # type: ignore[misc]
     """
 
     def __init__(self, manager: Manager, ending: asyncio.Event) -> None:
-        super().__init__()
         self._manager = manager
         self._ending = ending
+        self._news = asyncio.Event()
+        check, watch = (
+            Method(f"/{FULL_NAME}/{name}", POOL.FindServiceByName(FULL_NAME).methods_by_name[name])
+            for name in ("Check", "Watch")
+        )
+        self._method = check
+        self.check_path, self.watch_path = check.path, watch.path
 
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  the service calls it so
-        await self.look()
-        return await super().Check(request, context)
+    def look(self) -> None:
+        """Have whoever watches look again; to be called on the loop whenever it may have changed what they see."""
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
-    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802
-        watching = asyncio.ensure_future(super().Watch(request, context))
-        end = asyncio.ensure_future(self._ending.wait())
-        try:
-            await asyncio.wait((watching, end), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            end.cancel()
-            watching.cancel()
+    async def check(self, message: bytes, _: Left) -> bytes:
+        """What is so now."""
+        service = self._method.read(message).service
+        status = self._status(service)
+        if status == "SERVICE_UNKNOWN":
+            services = ", ".join(SERVICES)
+            text = f"no service {service[:SHOWN]!r}: expected none, for the server as a whole, or one of {services}"
+            raise Refused(grpc.StatusCode.NOT_FOUND, text)
+        return self._method.write({"status": status})
 
-    async def look(self) -> None:
-        """Tell whoever watches, if it has changed whether the server takes traffic."""
-        serves = self._manager.status()[0] in _SERVING
-        status = health_pb2.HealthCheckResponse.SERVING if serves else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", *SERVICES):
-            if self._server_status.get(service) != status:
-                await self.set(service, status)
+    async def watch(self, messages: AsyncIterator[bytes], _: Left) -> AsyncIterator[bytes]:
+        """The same, and again whenever it changes, until the server ends."""
+        message = await anext(messages, None)
+        if message is None:
+            raise Refused(grpc.StatusCode.UNIMPLEMENTED, "expected one request message, found none")
+        service = self._method.read(message).service
+        told = None
+        while True:
+            news, status = self._news, self._status(service)
+            if status != told:
+                told = status
+                yield self._method.write({"status": status})
+                # Meanwhile there may be news.
+            elif self._ending.is_set():
+                return
+            else:
+                await news.wait()
+
+    def _status(self, service: str) -> str:
+        if service and service not in SERVICES:
+            return "SERVICE_UNKNOWN"
+        serves = not self._ending.is_set() and self._manager.status()[0] in _SERVING
+        return "SERVING" if serves else "NOT_SERVING"

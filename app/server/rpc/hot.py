@@ -8,7 +8,8 @@ the same functions.
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from app.dataplane import Caller, DataPlane, Limits, NotHere, Route, Wants
+from app.bound import Route, Wants
+from app.dataplane import Caller, DataPlane, Limits, NotHere
 from app.errors import InvalidArgument, LitepoolError
 from app.protocols import protobuf
 from app.protocols.call import SHOWN, Wire

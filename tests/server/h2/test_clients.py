@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.loops import PATIENCE
 from tests.server.h2.served import UNLIMITED, Served
 
+ECHOES = "/hot.Service/Echoes"
 ECHO, WAIT, REFUSE = "/hot.Service/Echo", "/hot.Service/Wait", "/hot.Service/Refuse"
 LARGE = bytes(range(256)) * (1 << 18)
 
@@ -145,19 +146,22 @@ def test_health_is_told_once_and_watched(served: Served) -> None:
             await served.health.set("", health_pb2.HealthCheckResponse.SERVING)
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
             watch.cancel()
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await stub.Check(health_pb2.HealthCheckRequest(service="other"))
-            assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
     served.run(calls())
 
 
-@pytest.mark.parametrize("path", ["/cold.Service/none", "/no.Service/Method", "/x"])
-def test_a_method_that_nobody_has_is_unimplemented(channel: grpc.Channel, path: str) -> None:
+@pytest.mark.parametrize("path", ["/cold.Service/fail", "/cold.Service/none"])
+def test_what_grpc_itself_says_of_a_failure_is_for_the_log(
+    channel: grpc.Channel, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary(path)(b"")
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
-    assert caught.value.details() == "Method not found!"
+    assert caught.value.code() == grpc.StatusCode.INTERNAL
+    text = caught.value.details()
+    assert text.startswith("the server failed on this call; its log has it as request ")
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "app.server.h2.relay"]
+    assert text.rpartition(" ")[2] in line
+    assert "a secret" in line or "Method not found!" in line
 
 
 def test_metadata_goes_both_ways(channel: grpc.Channel) -> None:
@@ -174,7 +178,7 @@ def test_an_error_has_its_code_its_message_and_its_metadata(channel: grpc.Channe
         channel.unary_unary("/cold.Service/refuse")(b"")
     assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
     assert caught.value.details() == "not today: 5 % ☃"
-    assert ("why", "because") in [tuple(pair) for pair in caught.value.trailing_metadata()]
+    assert [tuple(pair) for pair in caught.value.trailing_metadata()] == [("why", "because")]
 
 
 def test_a_call_that_the_server_cancels_is_cancelled(channel: grpc.Channel) -> None:
@@ -213,10 +217,11 @@ def test_metadata_comes_before_the_first_message(served: Served) -> None:
     served.run(calls())
 
 
-def test_messages_of_a_stream_go_back_and_forth(served: Served) -> None:
+@pytest.mark.parametrize("path", [ECHOES, "/cold.Service/echo"])
+def test_messages_of_a_stream_go_back_and_forth(served: Served, path: str) -> None:
     async def calls() -> None:
         async with served.channel() as channel:
-            call = channel.stream_stream("/cold.Service/echo")()
+            call = channel.stream_stream(path)()
             for number in range(50):
                 await call.write(b"%d" % number)
                 assert await call.read() == b"%d" % number
@@ -239,6 +244,45 @@ def test_a_long_stream_of_large_messages_comes_whole_and_in_order(served: Served
     served.run(calls())
 
 
+@pytest.mark.parametrize("coding", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+def test_requests_of_every_size_on_one_call_are_answered_in_their_order(
+    served: Served, coding: grpc.Compression
+) -> None:
+    sizes = [0, 3 << 20, 1, 70_000, 1 << 20, 16_379, 16_380, 2] * 3
+
+    async def calls() -> None:
+        async with served.channel() as channel:
+            call = channel.stream_stream(ECHOES)(iter(LARGE[:size] for size in sizes), compression=coding)
+            assert [len(message) async for message in call] == sizes
+            assert await call.code() == grpc.StatusCode.OK
+
+    served.run(calls())
+
+
+def test_a_call_of_many_requests_that_the_client_leaves_is_abandoned(served: Served) -> None:
+    async def calls() -> None:
+        async with served.channel() as channel:
+            call = channel.stream_stream("/hot.Service/Waits")()
+            await call.write(b"one")
+            job = await served.jobs.get()
+            call.cancel()
+            await job.gone.wait()
+
+    served.run(calls())
+
+
+def test_a_call_of_many_requests_ends_with_its_deadline(served: Served) -> None:
+    async def calls() -> None:
+        async with served.channel() as channel:
+            call = channel.stream_stream("/hot.Service/Waits")(timeout=0.3)
+            await call.write(b"one")
+            job = await served.jobs.get()
+            assert await call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            await job.gone.wait()
+
+    served.run(calls())
+
+
 def test_a_server_that_is_not_there_is_unavailable(served: Served) -> None:
     async def calls() -> None:
         lane = served.new_lane()
@@ -248,6 +292,8 @@ def test_a_server_that_is_not_there_is_unavailable(served: Served) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await channel.unary_unary("/cold.Service/echo")(b"")
             assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+            details = "the part of the server that answers this call cannot be reached: try again"
+            assert caught.value.details() == details, "it tells of none of the server's files"
         await lane.relay.close()
 
     served.run(calls())

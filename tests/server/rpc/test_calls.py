@@ -6,12 +6,27 @@ from typing import Any
 import grpc
 import pytest
 
+from app.dataplane import Caller
 from app.errors import NotFound
 from app.protocols import protobuf
 from app.protocols.call import Answer
+from app.runtime.job import Job
 from app.server.rpc.calls import awaited
+from app.server.rpc.messages import new
 from tests.server.rpc.served import INFERENCE, PREDICTION, Rpc, floats, infer_request, predict_request
-from tests.server.rpc.test_stream import Begun
+
+
+class Begun:
+    """A `Start` that answers nothing of itself."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.callers: list[Caller] = []
+
+    def __call__(self, message: bytes, seconds: float | None, caller: Caller) -> Job:
+        self.callers.append(caller)
+        self.jobs.append(Job())
+        return self.jobs[-1]
 
 
 def test_an_answer_in_pieces_is_put_together() -> None:
@@ -121,3 +136,15 @@ def test_more_than_a_thousand_calls_may_come_at_once(rpc: Rpc) -> None:
         return set(await asyncio.gather(*(rpc.call(f"{INFERENCE}/ServerLive", b"") for _ in range(1500))))
 
     assert rpc.served.run(run()) == {b"\x08\x01"}
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelMetadata"])
+def test_a_call_may_have_as_much_metadata_as_the_lane_lets_pass(rpc: Rpc, method: str) -> None:
+    request = (
+        infer_request("affine") if method == "ModelInfer" else new("inference.ModelMetadataRequest", name="affine")
+    )
+    metadata = [(f"x-{number}", "v" * 1000) for number in range(55)]
+
+    # What gRPC allows of itself is 8 KiB, and at times more.
+    for _ in range(5):
+        rpc.served.run(rpc.call(f"{INFERENCE}/{method}", request, metadata=metadata))

@@ -211,8 +211,8 @@ SLOWER = {
     "CUDA's": (INFERENCE, "CudaSharedMemoryRegister", b"", UNIMPLEMENTED, "raw_input_contents"),
     "tracing": (INFERENCE, "TraceSetting", b"", UNIMPLEMENTED, "/metrics"),
     "log settings": (INFERENCE, "LogSettings", b"", UNIMPLEMENTED, "--log-level"),
-    "no such method": (INFERENCE, "Explain", b"", UNIMPLEMENTED, ""),
-    "no such service": ("/inference.Other", "Infer", b"", UNIMPLEMENTED, ""),
+    "no such method": (INFERENCE, "Explain", b"", UNIMPLEMENTED, "has no method 'Explain'; it has ServerLive"),
+    "no such service": ("/inference.Other", "Infer", b"", UNIMPLEMENTED, "no service 'inference.Other': the services"),
 }
 
 
