@@ -246,8 +246,8 @@ def _in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ('{"instances":[[1,2,3,4],[1,2,3,4],[1,2,3]]}', "Expecting tensor size: 4 but got: 3 (instances[2]"),
         (
-            '{"instances":[[1,2,3,4],[1,2,3,4],]}',
-            "JSON Parse error: Expecting value, found ']' among the first instances",
+            '{"instances":[[1,2,3,4],[1,2,3,4],x]}',
+            "JSON Parse error: Expecting value, found 'x]' among the first instances",
         ),
         ('{"instances":[[1,2,3,4],[1,2,3,1e400]]}', "JSON Parse error: Number too big to be stored in double"),
         ('{"instances":[{"x":[1,2,3,4]},{"x":[1,2,3,4]},{"z":[1,2,3,4]}]}', "Failed to process element: 2 key: z"),
