@@ -121,7 +121,7 @@ class Exchange(Job):
         self._encode_ns = perf_counter_ns() - start
 
     def finish(self, error: Exception | None) -> None:
-        if type(error) is OtherSignature:
+        if type(error) is OtherSignature and not self.turned:
             error = self._turn_to(error)
             if error is None:
                 return
@@ -156,7 +156,7 @@ class Exchange(Job):
             self.begin(None)
         except NotFound as error:
             # The format's own text first, which says that it is the signature.
-            return InvalidArgument(f"{other.message}; {error.message}")
+            return InvalidArgument(f"{words.no_signature(self._route.wants.wire, other.name)}; {error.message}")
         except LitepoolError as error:
             return error
         return None

@@ -708,6 +708,22 @@ def test_a_body_that_names_another_signature_is_answered_by_that(odd: House, inl
         assert reply.body.startswith(b"m 1 other")
 
 
+@pytest.mark.parametrize("inline_us", [0.0, 1000.0], ids=["on a pool thread", "on the loop"])
+def test_a_body_of_which_each_codec_says_that_it_is_the_other_s_is_refused(
+    odd: House, inline_us: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(codec: Odd, _: bytes) -> Call:
+        raise OtherSignature({"other": "serving_default"}.get(codec._signature.name, "other"))
+
+    monkeypatch.setattr(Odd, "decode", decode)
+    odd.serve(tflite.two_names(), inline_us=inline_us)
+
+    reply = odd.predict(b"{}" + b" " * (1 << 17), wire=Wire.INFER)
+
+    assert isinstance(reply, InvalidArgument)
+    assert "serving_default" in reply.message
+
+
 def test_a_body_that_names_a_signature_that_there_is_not_is_refused_with_those_that_there_are(odd: House) -> None:
     odd.serve(tflite.two_names())
 

@@ -198,7 +198,7 @@ def test_digits_reads_98_of_100_held_out_images() -> None:
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, Any]:
-    child = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=240, check=False)
+    child = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=600, check=False)
     assert child.returncode == 0, child.stderr
     found: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
     return found

@@ -15,17 +15,16 @@ _FIELDS = {name: number for number, name in _KINDS.items()}
 _NOT_PACKED = {"bytes": LENGTH, "float": FIXED32, "int64": VARINT}
 
 
-def read_example(data: bytes | memoryview, index: int) -> dict[str, Feature]:
+def read_example(data: bytes | memoryview, where: str) -> dict[str, Feature]:
     """The features of an example, or of several one behind another, of which the later ones count.
 
     Args:
-        index: by which messages call it.
+        where: what messages call it, for example `example 3`.
 
     Raises:
         InvalidArgument: it is damaged.
     """
     found: dict[str, Feature] = {}
-    where = f"example {index}"
     for number, wire, features in protobuf.fields(memoryview(data), where):
         if number != 1 or wire != LENGTH:
             continue

@@ -9,6 +9,7 @@ example.proto and feature.proto of tensorflow/core/example.
 """
 
 import math
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,10 @@ from app.tensors import FREE, STRING, Array, Batching, Shape, Signature, TensorS
 
 _SERIALIZED = ("inputs", "examples")
 """What TensorFlow calls an input of serialized examples, in signatures of this kind and in an estimator's others."""
+
+
+_MOST_SHARED = 1 << 26
+"""Bytes that a context may come to, being in each example: a small body could ask for any number of them."""
 
 
 class Feature(NamedTuple):
@@ -56,6 +61,17 @@ class Examples:
                 self.why_not = (
                     f"its input {spec.name!r} has the shape {shape}, which a flat list of values does not fill"
                 )
+
+    def check_shared(self, context: Features, count: int) -> None:
+        """Refuse a context that would come to too much in so many examples.
+
+        Raises:
+            InvalidArgument
+        """
+        for spec in self._signature.inputs:
+            if (feature := context.get(spec.name)) is not None:
+                size = len(feature.values) * spec.dtype.itemsize
+                check_shared_bytes(size + sum(map(len, feature.values if feature.kind == "bytes" else ())), count)
 
     def of_bytes(self, examples: Sequence[bytes]) -> Call:
         """The call of serialized examples."""
@@ -96,6 +112,24 @@ class Examples:
                 raise _wrong_size(spec, index, len(array), shape)
             rows.append(array)
         return np.stack(rows).reshape(len(rows), *shape)
+
+
+def check_shared_bytes(size: int, count: int) -> None:
+    """Refuse a context of so many bytes for so many examples.
+
+    Raises:
+        InvalidArgument
+    """
+    if size * count > _MOST_SHARED:
+        raise InvalidArgument(
+            f"the context has {size} bytes for each of {count} examples: expected {_MOST_SHARED} at most in all of "
+            "them; send fewer examples at a time"
+        )
+
+
+def together(own: dict[str, Feature], context: dict[str, Feature]) -> Features:
+    """An example's features: its own, and of the context those of other names. Nothing of the context is copied."""
+    return ChainMap(own, context) if context else own
 
 
 def _wrong_size(spec: TensorSpec, index: int, found: int, shape: Shape) -> InvalidArgument:

@@ -230,10 +230,20 @@ def _string(value: Any, spec: TensorSpec, place: str) -> bytes:
 
 
 def base64_bytes(text: str) -> bytes:
-    """What base64 stands for; with its padding or, as TensorFlow Serving has it, without.
+    """What base64 stands for; with its padding or, as TensorFlow Serving has it, without, and in one line or in many.
 
     Raises:
         ValueError: it is no base64.
     """
+    try:
+        return _one_line(text)
+    except ValueError:
+        # What breaks lines breaks them after 64 or 76 characters, with or without a last one at the end.
+        if text.isascii() and text != (joined := "".join(text.split())):
+            return _one_line(joined)
+        raise
+
+
+def _one_line(text: str) -> bytes:
     padding = "" if text.endswith("=") else "=" * (-len(text) % 4)
     return binascii.a2b_base64(text + padding, strict_mode=True)

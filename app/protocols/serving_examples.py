@@ -21,7 +21,7 @@ from app.errors import InvalidArgument
 from app.protocols import json_values, serving_values
 from app.protocols.call import SHOWN, Call, Identity, is_utf8, shown
 from app.protocols.example_proto import write_example
-from app.protocols.examples import Examples, Feature, Scores, Values
+from app.protocols.examples import Examples, Feature, Scores, Values, check_shared_bytes, together
 from app.protocols.json_answer import dump_tokens
 from app.protocols.serving_json import check_signature_of
 from app.tensors import Array, Signature
@@ -66,7 +66,11 @@ class ServingExamples:
             raise InvalidArgument(f"Expecting 'examples' value to be an list/array, found {serving_values.show(rows)}")
         if not rows:
             raise InvalidArgument("'examples' value is an empty array: expected at least one")
-        examples = [shared | _features(row, f"examples[{index}]") for index, row in enumerate(rows)]
+        if self._examples.serialized:
+            check_shared_bytes(len(write_example(shared)), len(rows))
+        else:
+            self._examples.check_shared(shared, len(rows))
+        examples = [together(_features(row, f"examples[{index}]"), shared) for index, row in enumerate(rows)]
         if self._examples.serialized:
             return self._examples.of_bytes([write_example(example) for example in examples])
         return self._examples.of_features(examples)

@@ -10,7 +10,7 @@ from app.errors import InvalidArgument
 from app.protocols import protobuf
 from app.protocols.call import Call, Identity
 from app.protocols.example_proto import read_example
-from app.protocols.examples import Examples, Scores, Values
+from app.protocols.examples import Examples, Scores, Values, check_shared_bytes, together
 from app.protocols.protobuf import LENGTH
 from app.protocols.serving_examples import refusal
 from app.protocols.serving_grpc import Spec, check_signature, read_spec, write_spec
@@ -42,15 +42,20 @@ class GrpcExamples:
             InvalidArgument: naming what was found, where, and what was expected; or this signature has no such answers.
             OtherSignature: it names another's signature.
         """
-        spec, examples = _read_request(memoryview(body))
+        spec, context, examples = _read_request(memoryview(body))
         check_signature(spec, self._signature)
         if self._why_not:
             raise InvalidArgument(self._why_not)
         if not examples:
             raise InvalidArgument("Input is empty: expected at least one example")
         if self._examples.serialized:
-            return self._examples.of_bytes(examples)
-        return self._examples.of_features([read_example(data, index) for index, data in enumerate(examples)])
+            check_shared_bytes(len(context), len(examples))
+            return self._examples.of_bytes([context + example for example in examples])
+        shared = read_example(context, "the context")
+        self._examples.check_shared(shared, len(examples))
+        return self._examples.of_features(
+            [together(read_example(data, f"example {index}"), shared) for index, data in enumerate(examples)]
+        )
 
 
 class GrpcClassify(GrpcExamples):
@@ -95,8 +100,8 @@ def _bytes_of(numbers: Array) -> Iterator[bytes]:
     return (part for (part,) in _FLOATS.iter_unpack(numbers.astype("<f4").tobytes()))
 
 
-def _read_request(view: memoryview) -> tuple[Spec, list[bytes]]:
-    """The model and the examples, each behind the context, whose features those of the same name replace."""
+def _read_request(view: memoryview) -> tuple[Spec, bytes, list[bytes]]:
+    """The model, the context, and the examples, whose features replace those of the context that have their names."""
     spec = Spec()
     examples: list[bytes] = []
     context = b""
@@ -114,4 +119,4 @@ def _read_request(view: memoryview) -> tuple[Spec, list[bytes]]:
                         examples.append(bytes(example))
                     elif inner == 2 and kind == 2 and part == LENGTH:
                         context = bytes(example)
-    return spec, [context + example for example in examples]
+    return spec, context, examples

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 
 from app.errors import InvalidArgument
 from app.protocols import serving_values
@@ -35,6 +36,8 @@ _LONGEST_HEAD = 64
 _LONGEST_TAIL = 512
 
 _ROWS = re.compile(rb'S\{S"instances"S:S(?=\[)'.replace(b"S", _GAP))
+
+_FORMS = {Form.INSTANCES.value, Form.INPUTS.value}
 
 _BYTES_SUFFIX = "_bytes"
 
@@ -65,13 +68,17 @@ class ServingPredict(PredictJson):
             InvalidArgument: naming what was found, where, and what was expected.
             OtherSignature: `signature_name` is another's.
         """
-        if (named := cut_signature(body)) is not None:
+        named = cut_signature(body)
+        if named is None:
+            call = self._read(body)
+        elif named[0] == self._signature.name or body.count(_SIGNATURE) == 1:
             check_signature(named[0], self._signature)
             call = self._read(named[1])
         else:
-            call = self._read(body)
+            # Of a key that is there more than once the last counts, which need not be the one that was cut off.
+            call = None
         if call is None or call.form is Form.INSTANCE:
-            return self._decode_slow(body)
+            return self._decode_lean(body) or self._decode_slow(body)
         return call
 
     def encode(self, call: Call, outputs: Sequence[Array]) -> bytes:
@@ -119,6 +126,23 @@ class ServingPredict(PredictJson):
         return super()._read(body)
 
     # What follows runs only for a body that the fast roads declined.
+
+    def _decode_lean(self, body: bytes) -> Call | None:
+        """Read by the fast roads what a body has beside keys that are not looked at; None where the slow one must look.
+
+        Some clients send such a key, `parameters`, with each request. Writing the rest anew is several times as fast as
+        looking at each number.
+        """
+        try:
+            document = orjson.loads(body)
+            if type(document) is not dict or len(document) < 2 or len(forms := document.keys() & _FORMS) != 1:
+                return None
+            (form,) = forms
+            lean = orjson.dumps({form: document[form]})
+        except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+            return None
+        check_signature_of(document, self._signature)
+        return self._read(lean)
 
     def _decode_slow(self, body: bytes) -> Call:
         document = serving_values.parse(body)

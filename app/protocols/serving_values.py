@@ -9,6 +9,7 @@ Source of the rules and of the texts: `util/json_tensor.cc` of tensorflow/servin
 
 import json
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SPACE = " \t\n\r"
 
 _MOST_DIMENSIONS = 32
+
+_TOO_BIG = "JSON Parse error: Number too big to be stored in double"
 
 _TYPES = {"float16": "half", "float32": "float", "float64": "double"}
 """TensorFlow's names where NumPy has others."""
@@ -76,16 +79,20 @@ def _load(body: bytes, where: str) -> tuple[Any, str]:
         raise _no_json(f"{error.msg}, found {found}", place) from None
     except RecursionError:
         raise InvalidArgument("JSON Parse error: the document is nested too deeply to be tensors") from None
+    except OverflowError as error:
+        raise InvalidArgument(f"{_TOO_BIG}, found {error.args[0][:SHOWN]}") from None
     except ValueError:
-        # As int() says of thousands of digits, and `_float` of such a number.
-        raise InvalidArgument("JSON Parse error: Number too big to be stored in double") from None
+        # As int() says of thousands of digits.
+        raise InvalidArgument(
+            f"{_TOO_BIG}, found an integer of more than {sys.get_int_max_str_digits()} digits"
+        ) from None
     return value, text[end:]
 
 
 def _float(token: str) -> float:
     value = float(token)
     if math.isinf(value):
-        raise ValueError
+        raise OverflowError(token)
     return value
 
 
@@ -199,9 +206,7 @@ def _scalar(value: Any, spec: TensorSpec, place: str) -> Any:
             # What is beyond float32 becomes infinite, as there.
             return float(value)
         except OverflowError:
-            raise InvalidArgument(
-                f"JSON Parse error: Number too big to be stored in double ({place}, for input {spec.name!r})"
-            ) from None
+            raise InvalidArgument(f"{_TOO_BIG} ({place}, for input {spec.name!r})") from None
     try:
         return json_values.scalar(value, spec, place)
     except InvalidArgument as error:

@@ -24,8 +24,9 @@ from app.tensors import STRING, Array, Shape, TensorSpec, fits, show_shape
 _DTYPE, _SHAPE, _CONTENT, _STRINGS = 1, 2, 4, 8
 _DIM, _SIZE, _UNKNOWN_RANK = 2, 1, 3
 
-_MOST_FILLED = 1 << 26
-"""Bytes of a tensor whose values are not all in the message: a few bytes could ask for any number of them."""
+_MOST_FILLED = 1 << 22
+"""Bytes of a tensor whose values are not all in the message. A few bytes could ask for any number of them: small
+messages are read on the event loop, and hundreds may wait for a model, so this much is a millisecond and a gigabyte."""
 
 _MOST_DIMENSIONS = 32
 
@@ -148,7 +149,8 @@ _KINDS = {
     }.items()
 }
 
-_NAMES = {kind.number: kind.name for kind in _KINDS.values()}
+_NAMES = {kind.number: kind.name for kind in _KINDS.values()} | {14: "DT_BFLOAT16"}
+"""For messages: of those that no model here takes, the one that clients have."""
 
 _FIXED_FIELDS = {5: 5, 9: 5, 6: 1, 12: 1}
 """The wire type of fields of floats and doubles where they are not packed."""
@@ -177,6 +179,8 @@ def read(view: memoryview, spec: TensorSpec, wanted: Shape) -> Array:
     # A size of -1 is the caller's to choose only in what is wanted.
     if shape is None or min(shape, default=1) < 1 or not fits(shape, wanted):
         found = "an unknown rank" if shape is None else show_shape(shape)
+        if shape is not None and min(shape, default=1) < 1:
+            found += ", and a tensor's sizes are 1 at least"
         raise InvalidArgument(f"{name}: expected shape {show_shape(wanted)}, found {found}")
     size = math.prod(shape)
     if content is not None and len(content):
@@ -273,7 +277,7 @@ def _filled(values: Array, size: int, dtype: np.dtype[Any], name: str) -> Array:
     if size * dtype.itemsize > _MOST_FILLED:
         raise InvalidArgument(
             f"{name} has {len(values)} values: expected {size}; a tensor of more than {_MOST_FILLED} bytes is not "
-            "filled up with the last one"
+            "filled up with the last one: send them all, best in tensor_content"
         )
     last = values[-1] if len(values) else b"" if dtype == STRING else dtype.type(0)
     whole = np.empty(size, dtype)

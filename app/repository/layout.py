@@ -14,11 +14,10 @@ from pathlib import Path
 from app.errors import ModelError
 from app.repository.model_config import CONFIG, ModelConfig, read_config
 from app.repository.samples import SAMPLES
+from app.repository.version import version_of
 
 _LONGEST_NAME = 128
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{_LONGEST_NAME - 1}}}")
-_VERSION = re.compile(r"[0-9]{1,18}")
-
 _PASSING = (".tmp", ".part", "~")
 """How the names end of what is being copied, or was edited."""
 
@@ -164,7 +163,7 @@ def _versions(name: str, folder: Path) -> tuple[Source | Misplaced, ...]:
 
 
 def _is_version(entry: Path) -> bool:
-    if not (_VERSION.fullmatch(entry.name) and int(entry.name)):
+    if not version_of(entry.name):
         return False
     try:
         return entry.is_dir() or _leads_nowhere(entry)
@@ -241,7 +240,7 @@ def source_of(path: Path) -> Source:
 
 def _in_folder(path: Path) -> Source:
     # A version is a version by the name of the link to it; any other folder goes by its own.
-    place = path.absolute() if _VERSION.fullmatch(path.name) else path.resolve()
+    place = path.absolute() if version_of(path.name) is not None else path.resolve()
     found: Source | Misplaced
     if parents := _model_folder(place):
         found = _version(_printable(parents[0].name), int(place.name), [place], parents[0])
@@ -256,7 +255,7 @@ def _in_folder(path: Path) -> Source:
 
 def _model_folder(place: Path) -> list[Path]:
     """The folder of the model that a folder is a version of; none if it is no version, but a model's own folder."""
-    if not _VERSION.fullmatch(place.name) or not int(place.name) or _has_settings(place):
+    if not version_of(place.name) or _has_settings(place):
         return []
     is_version = not any(map(_is_version, place.iterdir())) and _NAME.fullmatch(place.parent.name)
     return [place.parent] if is_version else []
@@ -271,7 +270,7 @@ def _models_in(folder: Path, found: Source | Misplaced) -> list[str]:
     if (folder / CONFIG).is_file() or (isinstance(found, Source) and found.path == folder):
         return []
     own = found.path if isinstance(found, Source) else None
-    models = [(item.name, item.path, item.versions[-1]) for item in scan(folder) if not _VERSION.fullmatch(item.name)]
+    models = [(item.name, item.path, item.versions[-1]) for item in scan(folder) if version_of(item.name) is None]
     names = [name for name, _, newest in models if isinstance(newest, Source)]
     others = [path for _, path, newest in models if path and isinstance(newest, Source) and newest.path != own]
     return names if others else []

@@ -15,6 +15,7 @@ from app.repository.convert import Converter
 from app.repository.keeper import UNLOADED, Done, Keeper, Key
 from app.repository.layout import Source
 from app.repository.loader import Check, Loaded, Progress, load
+from app.repository.version import version_of
 from app.runtime.servable import Lanes
 
 log = logging.getLogger(__name__)
@@ -141,6 +142,11 @@ class Manager:
         self._keeper.start()
         if self._default is not None and self._default not in self._names():
             log.warning("%s", self._no_such_model(None).message)
+        if self._names() and all(map(version_of, self._names())):
+            # TensorFlow Serving is given a model's own folder.
+            log.warning(
+                "all names in %s are numbers: if they are a model's versions, serve its parent", self._models_dir
+            )
 
     def close(self, seconds: float = 10.0) -> bool:
         """End conversions and loads under way; False when that takes longer than `seconds`, and they go on."""

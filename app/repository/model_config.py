@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from app.errors import ModelError
+from app.repository.version import LARGEST
 from app.runtime.plan import Wishes
 from app.tensors import FREE, Signature, show_shape
 
@@ -34,7 +35,7 @@ def _plain_npz(name: str) -> str:
     return name
 
 
-VersionNumber = Annotated[int, Field(ge=1, lt=10**18)]
+VersionNumber = Annotated[int, Field(ge=1, le=LARGEST)]
 LabelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length=128)]
 NpzName = Annotated[str, AfterValidator(_plain_npz)]
 

@@ -187,7 +187,8 @@ def _add_routes(app: FastAPI, services: Services, settings: Settings, crew: Crew
         if isinstance(route, APIRoute) and route.methods == {"GET"}:
             app.router.routes.append(Route(route.path, _without_parameters(route.endpoint), methods=["HEAD"]))
     # Behind all others: it takes whatever there is below its path.
-    app.router.routes.append(Route("/v1/{rest:path}", serving.Malformed(predictions)))
+    for root in ("/v1", "/V1"):
+        app.router.routes.append(Route(f"{root}/{{rest:path}}", serving.Malformed(predictions)))
 
     async def home(request: Request) -> Response:
         return page.answer(services.manager, request)

@@ -1,13 +1,11 @@
 """Where requests of each wire format are posted, and what their paths ask for."""
 
-import re
 from collections.abc import Mapping
 
-from app.errors import NotFound
+from app.errors import InvalidArgument, NotFound
 from app.protocols.call import SHOWN, Wire
 from app.repository.manager import Target
-
-_VERSION = re.compile(r"[0-9]{1,18}")
+from app.repository.version import version_of
 
 _SERVING = {Wire.SERVING_PREDICT: ":predict", Wire.SERVING_CLASSIFY: ":classify", Wire.SERVING_REGRESS: ":regress"}
 
@@ -35,13 +33,18 @@ def path_of(target: Target, wire: Wire = Wire.PREDICT) -> bytes:
     return (path + _SERVING.get(wire, "")).encode()
 
 
-def target_of(parameters: Mapping[str, str]) -> Target:
+def target_of(parameters: Mapping[str, str], wire: Wire = Wire.PREDICT) -> Target:
     """What a path asks for.
 
     Raises:
         NotFound: a version that is no number.
+        InvalidArgument: the same by TensorFlow Serving's formats.
     """
-    version = parameters.get("version")
-    if version is not None and not _VERSION.fullmatch(version):
-        raise NotFound(f"no version {version[:SHOWN]!r}: versions are positive integers")
-    return Target(parameters.get("model"), int(version) if version else None, parameters.get("label"))
+    text = parameters.get("version")
+    version = version_of(text) if text is not None else None
+    if text is not None and version is None:
+        expected = "versions are positive integers below 2^63"
+        if wire in _SERVING:
+            raise InvalidArgument(f"Failed to convert version: {text[:SHOWN]} to numeric: {expected}")
+        raise NotFound(f"no version {text[:SHOWN]!r}: {expected}")
+    return Target(parameters.get("model"), version, parameters.get("label"))

@@ -56,7 +56,7 @@ class Predict:
         except ClientGone:
             return
         try:
-            target, step = target_of(scope["path_params"]), step_of(scope["headers"])
+            target, step = target_of(scope["path_params"], self._wire), step_of(scope["headers"])
             wants = wants_of([headers.get(name, b"") for name in WANTS], self._wire)
             reply = await self._reply(target, step, wants, body, scope, receive)
         except LitepoolError as error:

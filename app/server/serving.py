@@ -60,7 +60,7 @@ def router(manager: Manager) -> APIRouter:
 
     @routes.get("/v1/models/{model}/versions/{version}", summary="The state of one version")
     async def version_status(model: str, version: str) -> Response:
-        return await status(target_of({"model": model, "version": version}))
+        return await status(target_of({"model": model, "version": version}, Wire.SERVING_PREDICT))
 
     @routes.get("/v1/models/{model}/labels/{label}", summary="The state of the version that has a label")
     async def label_status(model: str, label: str) -> Response:
@@ -72,7 +72,7 @@ def router(manager: Manager) -> APIRouter:
 
     @routes.get("/v1/models/{model}/versions/{version}/metadata", summary="One version's signatures")
     async def version_metadata(model: str, version: str) -> Response:
-        return await metadata(target_of({"model": model, "version": version}))
+        return await metadata(target_of({"model": model, "version": version}, Wire.SERVING_PREDICT))
 
     @routes.get("/v1/models/{model}/labels/{label}/metadata", summary="The signatures of the version that has a label")
     async def label_metadata(model: str, label: str) -> Response:
@@ -82,7 +82,7 @@ def router(manager: Manager) -> APIRouter:
 
 
 class Malformed:
-    """All other requests below `/v1/`: refused in the original's words, but for verbs that are not in lower case.
+    """All other requests below `/v1/`: refused in the original's words, but for what is posted in other letters.
 
     Args:
         predictions: what answers a prediction, by its wire format.

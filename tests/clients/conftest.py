@@ -1,6 +1,5 @@
 """One real server with two workers for all clients, and what became of each call of each client program."""
 
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -25,23 +24,16 @@ class Served:
     grpc: str
 
 
-def free_port() -> int:
-    """A port that nobody uses now. The server is not told to choose, since its ready line is not all that it prints."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("clients")
     (folder / "models").mkdir()
-    port = free_port()
-    arguments: list[str | Path] = [models.write(folder / "models"), "--grpc-port", str(port), "--workers", "2"]
+    arguments: list[str | Path] = [models.write(folder / "models"), "--grpc-port", "0", "--workers", "2"]
     settings: dict[str, str | Path] = {"cache_dir": folder / "cache", "settle_seconds": "0"}
     with Litepool(*arguments, "--model-control", settings=settings) as litepool:
         litepool.wait_ready()
-        yield Served(litepool, urlsplit(litepool.url).netloc, f"127.0.0.1:{port}")
+        grpc = litepool.out.wait_for(r" and grpc://([^\s:]+:\d+): ")[1]
+        yield Served(litepool, urlsplit(litepool.url).netloc, grpc)
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,7 @@ PROGRAMS = (
     Program("serving_grpc", own=True),
     Program("kserve_rest"),
     Program("kserve_grpc"),
+    Program("grpclib_aio"),
 )
 
 

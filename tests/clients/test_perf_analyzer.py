@@ -52,8 +52,9 @@ def check_statistics(printed: str, batch: int = 1) -> None:
     )
     assert len(requests) == len(CONCURRENCIES)
     assert all(requests)
-    # They are taken under load, so that a request or two may be in one number and not yet in the other.
-    assert [round(several / one) for several, one in zip(inferences, requests, strict=True)] == [batch] * len(requests)
+    # They are taken under load, so that what is under way may be in one number and not yet in the other.
+    for several, one in zip(inferences, requests, strict=True):
+        assert abs(several / batch - one) <= 2 * max(CONCURRENCIES), printed
 
 
 @pytest.mark.parametrize("form", ["binary", "json"])

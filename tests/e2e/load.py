@@ -71,7 +71,7 @@ class Load:
             assert self._condition.wait_for(lambda: self.tally.answered >= count, PATIENCE), self.tally
 
     def signalled(self) -> None:
-        """What is answered from now on was answered after the signal."""
+        """What is answered from now on counts as answered after the signal, which is about to be sent."""
         with self._condition:
             self._signalled = True
 

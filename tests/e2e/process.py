@@ -22,8 +22,11 @@ ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "models"
 LITEPOOL = Path(sys.executable).with_name("litepool")
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds after which something that should have happened is a failure; no test measures against it."""
+
+UNHURRIED: dict[str, str | Path] = {"drain_seconds": "60", "request_timeout": "120"}
+"""Limits of a server under test, unless a test says otherwise: what it has to do may take a busy machine long."""
 
 T = TypeVar("T")
 
@@ -93,7 +96,7 @@ class Litepool:
 
     Args:
         arguments: of `litepool serve`; the port is chosen by the system.
-        settings: as variables of the environment.
+        settings: as variables of the environment, beside `UNHURRIED`.
         command: in place of `litepool serve ARGUMENTS --port 0`.
         cwd: the folder it is started in.
     """
@@ -112,7 +115,7 @@ class Litepool:
             stderr=subprocess.PIPE,
             text=True,
             cwd=cwd,
-            env=environment(**settings),
+            env=environment(**(UNHURRIED | settings)),
         )
         assert self.process.stdout is not None
         assert self.process.stderr is not None
@@ -176,7 +179,7 @@ class Litepool:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(PATIENCE / 2)
+                self.process.wait(PATIENCE / 4)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

@@ -43,7 +43,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(models: Path, findings: Path) -> Iterator[Litepool]:
-    settings: dict[str, str | Path] = {"cache_dir": findings, "request_timeout": "20", "settle_seconds": "0"}
+    settings: dict[str, str | Path] = {"cache_dir": findings, "settle_seconds": "0"}
     with Litepool(models, "--workers", "2", "--model-control", settings=settings) as litepool:
         yield litepool.wait_ready()
 
@@ -214,7 +214,7 @@ def test_sigterm_loses_no_request_that_is_to_be_passed_on_and_of_which_only_a_pa
 
 def test_sigterm_loses_no_request_that_its_owner_is_at_work_on(server: Litepool) -> None:
     workers = by_place(server)
-    body = npy(100_000)
+    body = npy(30_000)
     with ExitStack() as stack:
         client = client_of(server, workers[1], stack)
         begin(client, sequence_of(0), body, len(body))

@@ -2,6 +2,8 @@
 
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from signal import SIGTERM
 
@@ -16,7 +18,8 @@ from tests.server.rpc.served import INFERENCE, floats, infer_request
 
 pytestmark = pytest.mark.slow
 
-HEALTH = "/grpc.health.v1.Health/Check"
+HEALTH, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 
 
 @pytest.fixture
@@ -28,10 +31,11 @@ def models(tmp_path: Path) -> Path:
     return folder
 
 
-def start(models: Path, workers: int) -> tuple[Litepool, str]:
-    """A server that is ready, and where it speaks gRPC."""
+def start(models: Path, workers: int, **more: str) -> tuple[Litepool, str]:
+    """A server that is ready, with more settings, and where it speaks gRPC."""
     arguments: list[str | Path] = [models, "--grpc-port", "0", "--workers", str(workers)]
-    server = Litepool(*arguments, settings={"cache_dir": models.parent / "cache", "settle_seconds": "0"})
+    settings: dict[str, str | Path] = {"cache_dir": models.parent / "cache", "settle_seconds": "0", **more}
+    server = Litepool(*arguments, settings=settings)
     server.wait_ready()
     return server, server.out.wait_for(r" and grpc://([^\s:]+:\d+): ", PATIENCE)[1]
 
@@ -98,6 +102,38 @@ def test_what_was_taken_is_answered_when_the_server_ends(models: Path, workers: 
     assert len(refused) == 8
     assert all("UNAVAILABLE: failed to connect" in told for told in refused), refused
     assert "Traceback" not in server.log.text()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_only_listens_does_not_hold_up_the_end(models: Path, workers: int) -> None:
+    server, address = start(models, workers, drain_seconds=str(10 * PATIENCE))
+    ends = threading.Event()
+    request = infer_request("affine").SerializeToString()
+
+    def once_and_silence(message: bytes) -> Iterator[bytes]:
+        yield message
+        ends.wait()
+
+    with server, ExitStack() as stack:
+        stack.callback(ends.set)
+        calls = []
+        for _ in range(2 * workers):
+            channel = stack.enter_context(grpc.insecure_channel(address, (("grpc.use_local_subchannel_pool", 1),)))
+            watch = channel.unary_stream(WATCH)(b"")
+            statuses = (health_pb2.HealthCheckResponse.FromString(message).status for message in watch)
+            # A worker may hear a moment later than we do that all are ready.
+            assert health_pb2.HealthCheckResponse.SERVING in statuses
+            stream = channel.stream_stream(f"{INFERENCE}/ModelStreamInfer")(once_and_silence(request))
+            next(stream)
+            reflection = channel.stream_stream(REFLECTION)(once_and_silence(b"\x3a\x00"))
+            next(reflection)
+            calls.append((statuses, stream, reflection))
+        assert server.stop() == 0
+        for statuses, *streams in calls:
+            assert list(statuses) == [health_pb2.HealthCheckResponse.NOT_SERVING]
+            for stream in streams:
+                assert stream.code() is grpc.StatusCode.UNAVAILABLE
+                assert stream.details() == "the server is shutting down"
 
 
 def test_a_worker_that_takes_anothers_place_speaks_grpc_too(models: Path) -> None:

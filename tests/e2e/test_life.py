@@ -51,13 +51,15 @@ def test_loading_and_unloading_leaves_nothing_behind(tmp_path: Path) -> None:
     # Kept, it would be 20 times that; the allocator may hold on to a page here and there.
     assert found.growth_mb < max(found.noise_mb, 4.0)
     first, last = found.readings[0], found.readings[-1]
-    assert (last.processes, last.descriptors) == (first.processes, first.descriptors)
+    assert last.processes == first.processes
+    # Kept, it would be 40; a worker that looks into the folder or writes its counts has one open for a moment.
+    assert abs(last.descriptors - first.descriptors) <= 4
     # In each worker the thread of the last load may still be about to end.
     assert abs(last.threads - first.threads) <= 2
 
 
 def test_no_answer_depends_on_another_request_in_any_class(tmp_path: Path) -> None:
-    found = mixing.mix(tmp_path, 4000, patience=120)
+    found = mixing.mix(tmp_path, 4000, patience=300)
 
     print(f"\n{found}")
     assert found.faults == []
@@ -154,7 +156,7 @@ def test_a_file_that_is_copied_slowly_is_not_loaded_before_it_is_whole(tmp_path:
     folder = tmp_path / "models" / "m"
     (folder / "1").mkdir(parents=True)
     (folder / "1" / "model.tflite").write_bytes(models.heavy_multiplier(1))
-    settings = swaps.SETTINGS | {"cache_dir": tmp_path / "cache", "settle_seconds": "3"}
+    settings = swaps.SETTINGS | {"cache_dir": tmp_path / "cache", "settle_seconds": "5"}
     with Litepool(folder.parent, "--workers", "2", settings=settings) as litepool, ExitStack() as stack:
         litepool.wait_ready()
         clients = connect_to_all(litepool, litepool.workers(), stack)

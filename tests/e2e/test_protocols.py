@@ -2,7 +2,6 @@
 
 import io
 import json
-import socket
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,9 +29,9 @@ SIZES = (1, 2, 7, 32, 256)
 class Server:
     """A server of the shipped models, with a connection for each protocol."""
 
-    def __init__(self, litepool: Litepool, port: int) -> None:
+    def __init__(self, litepool: Litepool, address: str) -> None:
         self.http = litepool.client()
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+        self.channel = grpc.insecure_channel(address)
 
     def post(self, path: str, body: bytes, **headers: str) -> tuple[bytes, dict[str, str]]:
         reply = self.http.send("POST", path, body, {name.replace("_", "-"): text for name, text in headers.items()})
@@ -49,11 +48,9 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(cache: Path) -> Iterator[Server]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    settings: dict[str, str | Path] = {"cache_dir": cache, "grpc_port": str(port)}
+    settings: dict[str, str | Path] = {"cache_dir": cache, "grpc_port": "0"}
     with Litepool(MODELS, "--workers", "2", settings=settings) as litepool:
-        made = Server(litepool.wait_ready(), port)
+        made = Server(litepool.wait_ready(), litepool.out.wait_for(r" and grpc://([^\s:]+:\d+): ")[1])
         yield made
         made.http.close()
         made.channel.close()

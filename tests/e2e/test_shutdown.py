@@ -60,12 +60,13 @@ def stop_under_load(
             stack.enter_context(load)
         for load in loads:
             load.wait_answered(BUSY)
+        for load in loads:
+            # Before it is sent: what holds this up then would be the end of the load, too.
+            load.signalled()
         signalled = perf_counter()
         for process in also:
             process.send_signal(number)
         server.process.send_signal(number)
-        for load in loads:
-            load.signalled()
         tallies = [load.wait_refused() for load in loads]
     code = server.wait()
     print(f"\nended {perf_counter() - signalled:.2f} s after {number.name}; {tallies}")

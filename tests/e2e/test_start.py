@@ -183,7 +183,7 @@ def test_uvicorn_serves_the_application_by_itself(cache: Path) -> None:
 
         assert reply.status == 200
         assert distance(reply.json()["prediction"], seven["answer"]["prediction"], 1) <= 1e-5
-        assert "LITEPOOL_GRPC_PORT=1: uvicorn by itself speaks no gRPC" in litepool.log.text()
+        litepool.log.wait_for("LITEPOOL_GRPC_PORT=1: uvicorn by itself speaks no gRPC")
         litepool.process.terminate()
         # uvicorn's own way to end: it raises the signal again once it is done.
         assert litepool.wait() in (0, -15)

@@ -34,8 +34,9 @@ def shared(cache: Path) -> Iterator[Litepool]:
 
 
 def serving(worker: psutil.Process) -> int:
-    """How many connections a worker has taken up."""
-    return sum(each.status == psutil.CONN_ESTABLISHED for each in worker.net_connections("tcp"))
+    """How many connections a worker has taken up and not let go: one that its client has closed is its own still."""
+    held = (psutil.CONN_ESTABLISHED, psutil.CONN_CLOSE_WAIT)
+    return sum(each.status in held for each in worker.net_connections("tcp"))
 
 
 def connect(server: Litepool, count: int, stack: ExitStack) -> list[Client]:

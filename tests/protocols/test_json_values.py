@@ -171,7 +171,8 @@ def test_nothing_but_a_string_or_base64_is_a_string(text: str, found: str) -> No
         ('"YQ==="', 'the string "YQ==="'),
         ('"="', 'the string "="'),
         ('"Y Q="', 'the string "Y Q="'),
-        ('"YQ==\\n"', 'the string "YQ==\\n"'),
+        ('"YQ=\\n=="', 'the string "YQ=\\n=="'),
+        ('"Y\u00a0Q=="', 'the string "Y\\u00a0Q=="'),
         ('"_-8="', 'the string "_-8="'),
         ('"YQ==YQ=="', 'the string "YQ==YQ=="'),
         ('"\u00e9\u00e9\u00e9\u00e9"', 'the string "\\u00e9\\u00e9\\u00e9\\u00e9"'),
@@ -195,6 +196,8 @@ def test_what_is_not_base64_is_refused_at_its_key(text: str, found: str) -> None
         ('{"b64": "/+8="}', b"\xff\xef"),
         ('{"b64": "/+8"}', b"\xff\xef"),
         ('{"b64": "YWJj"}', b"abc"),
+        ('{"b64": "YWJj\\nZGU=\\n"}', b"abcde"),
+        ('{"b64": "YWJj\\r\\nZGU"}', b"abcde"),
     ],
 )
 def test_strings_are_their_utf_8_or_the_bytes_that_base64_stands_for(text: str, value: bytes) -> None:

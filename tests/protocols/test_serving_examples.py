@@ -1,8 +1,10 @@
 """TensorFlow Serving's `classify` and `regress`, by REST and by gRPC alike."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,7 +84,7 @@ def test_golden_examples_become_the_same_tensors(golden: GoldenExamples) -> None
     )
 )
 def test_an_example_is_read_as_protobuf_writes_it(features: dict[str, tuple[str, list[Any]]]) -> None:
-    found = read_example(example(features).SerializeToString(), 0)
+    found = read_example(example(features).SerializeToString(), "an example")
 
     assert {name: list(feature.values) for name, feature in found.items()} == {
         name: values for name, (_, values) in features.items()
@@ -204,6 +206,42 @@ def test_features_that_do_not_fit_are_refused_by_grpc_in_the_words_of_rest(
     with pytest.raises(InvalidArgument) as refused:
         GrpcClassify(IDENTITY, two_in()).decode(request(golden).SerializeToString())
     assert words in refused.value.message
+
+
+def test_a_context_is_not_copied_for_each_of_any_number_of_examples() -> None:
+    """A body of some kilobytes could ask for all memory: the context is each example's."""
+    many_examples, values = 1 << 16, 1 << 9
+    serialized = make_signature("s", (spec("inputs", "string", (-1,)),), (spec("scores", "float32", (-1, 2)),))
+    strings = make_signature("s", (spec("x", "string", (-1,)),), (spec("scores", "float32", (-1, 2)),))
+    cases: list[tuple[Signature, str, list[Any]]] = [
+        (one_in(shape=(-1, values)), "float", [0.5] * values),
+        (one_in(shape=(-1, -1)), "float", [0.5] * values),
+        (strings, "bytes", [b"a" * 4 * values]),
+        (serialized, "float", [0.5] * values),
+    ]
+    for signature, kind, content in cases:
+        golden = GoldenExamples(signature, "", [{}] * many_examples, {"x": (kind, content)}, [])
+        shown = [each.decode() if kind == "bytes" else each for each in content]
+        body = orjson.dumps({"context": {"x": shown}, "examples": [{}] * many_examples})
+        for codec, data in (
+            (GrpcClassify(IDENTITY, signature), request(golden).SerializeToString()),
+            (ServingClassify(IDENTITY, signature), body),
+        ):
+            with pytest.raises(InvalidArgument, match=r"the context has 2\d\d\d bytes for each of 65536 examples"):
+                codec.decode(data)
+
+
+def test_many_features_of_a_context_that_nobody_looks_at_are_not_copied_either() -> None:
+    context = {f"feature {index}": index for index in range(2_000)}
+    body = orjson.dumps({"context": context, "examples": [{"x": [1, 2, 3, 4]}] * 2_000})
+
+    tracemalloc.start()
+    call = ServingClassify(IDENTITY, one_in()).decode(body)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert call.rows == 2_000
+    assert most < 40_000_000
 
 
 def test_a_request_without_examples_is_refused() -> None:

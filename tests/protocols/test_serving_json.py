@@ -16,7 +16,7 @@ from app.protocols.serving_json import ServingPredict, cut_signature
 from app.tensors import STRING, Array, Signature, make_signature
 from tests.examples import many
 from tests.protocols.golden_serving import PREDICTIONS, Golden
-from tests.protocols.test_agreement import DTYPES, LEADING, bodies, codec_of, shown, signature_of
+from tests.protocols.test_agreement import DTYPES, LEADING, bodies, codec_of, outcome, shown, signature_of
 from tests.signatures import one_in, spec, two_in
 
 
@@ -69,8 +69,27 @@ def test_what_the_fast_roads_take_the_exact_one_takes_alike(dtype: str, inputs: 
         read = codec._read(body)
         if read is not None and read.form is not Form.INSTANCE:
             assert shown(codec._decode_slow(body)) == shown(read)
+        more = body.rstrip()[:-1] + b',"parameters":{"k":[1.5,"]}"]}}'
+        assert outcome(codec._decode_lean, more) in (None, outcome(codec._decode_slow, more))
 
     check()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"instances":[[1,2,3,4]],"parameters":{}}',
+        '{"parameters":{"instance":[7]},"instances":[{"x":[1,2,3,4]}],"signature_name":""}',
+        '{"id":"7","inputs":{"x":[[1,2,3,4]]},"signature_name":"serving_default"}',
+    ],
+)
+def test_a_key_that_is_not_looked_at_does_not_make_a_body_slow(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ServingPredict, "_decode_slow", None)
+
+    call = decode(one_in(), body)
+
+    assert call.rows == 1
+    assert call.inputs[0].tolist() == [[1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize("leading", ["free", "one"])
@@ -178,6 +197,29 @@ def test_a_signature_of_another_name_is_for_another_codec() -> None:
         assert other.value.name == "z"
 
 
+@pytest.mark.parametrize(
+    ("number", "found"),
+    [("-1e400", "found -1e400"), ("1" * 500 + "e9", "found " + "1" * 80), ("9" * 5000, "an integer of more than 4300")],
+)
+def test_a_number_beyond_doubles_is_refused_and_shown(number: str, found: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        decode(one_in(), f'{{"instances":[[1,2,3,{number}]]}}')
+    assert "JSON Parse error: Number too big to be stored in double, " in refused.value.message
+    assert found in refused.value.message
+    assert len(refused.value.message) < 200
+
+
+@pytest.mark.parametrize("first", ["z", "serving_default", ""])
+def test_of_a_signature_that_is_named_more_than_once_the_last_name_counts(first: str) -> None:
+    """Were it not the same one each time, two codecs could send a body to each other for ever."""
+    body = f'{{"signature_name":"{first}","instances":[[1,2,3,4]],"signature_name":"%s"}}'
+
+    with pytest.raises(OtherSignature) as other:
+        decode(one_in(), body % "y")
+    assert other.value.name == "y"
+    assert decode(one_in(), body % "serving_default").rows == 1
+
+
 def test_a_name_that_is_no_text_is_still_said() -> None:
     with pytest.raises(OtherSignature) as other:
         decode(one_in(), '{"signature_name":"\\ud800"}')
@@ -204,8 +246,8 @@ def _in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ('{"instances":[[1,2,3,4],[1,2,3,4],[1,2,3]]}', "Expecting tensor size: 4 but got: 3 (instances[2]"),
         (
-            '{"instances":[[1,2,3,4],[1,2,3,4],]}',
-            "JSON Parse error: Expecting value, found ']' among the first instances",
+            '{"instances":[[1,2,3,4],[1,2,3,4],x]}',
+            "JSON Parse error: Expecting value, found 'x]' among the first instances",
         ),
         ('{"instances":[[1,2,3,4],[1,2,3,1e400]]}', "JSON Parse error: Number too big to be stored in double"),
         ('{"instances":[{"x":[1,2,3,4]},{"x":[1,2,3,4]},{"z":[1,2,3,4]}]}', "Failed to process element: 2 key: z"),

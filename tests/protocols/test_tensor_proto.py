@@ -167,7 +167,9 @@ def test_a_few_bytes_do_not_ask_for_any_amount_of_memory() -> None:
     assert "is not filled up" in message
     message = refusal(typed("string", (1 << 40,), [b""]), "string", (-1,))
     assert "is not filled up" in message
-    assert read(typed("int8", (1 << 20,), [1]), "int8", (-1,)).sum() == 1 << 20
+    message = refusal(typed("int8", ((4 << 20) + 1,), [1]), "int8", (-1,))
+    assert "of more than 4194304 bytes is not filled up with the last one: send them all" in message
+    assert read(typed("int8", (4 << 20,), [1]), "int8", (-1,)).sum(dtype=np.int64) == 4 << 20
 
 
 @pytest.mark.parametrize(
@@ -175,12 +177,13 @@ def test_a_few_bytes_do_not_ask_for_any_amount_of_memory() -> None:
     [
         (typed("int32", (4,), [1] * 4), "float32", (4,), "input 'x': expected DT_FLOAT, found DT_INT32"),
         (typed("float64", (4,), [1] * 4), "float32", (4,), "expected DT_FLOAT, found DT_DOUBLE"),
-        (b"\x08\x0e", "float32", (), "expected DT_FLOAT, found the dtype 14"),
+        (b"\x08\x0e", "float32", (), "expected DT_FLOAT, found DT_BFLOAT16"),
+        (b"\x08\x63", "float32", (), "expected DT_FLOAT, found the dtype 99"),
         (b"", "float32", (), "expected DT_FLOAT, found no dtype"),
         (b"\x08\x01\x12\x02\x18\x01", "float32", (4,), "expected shape [4], found an unknown rank"),
         (typed("float32", (4,), [1] * 4), "float32", (-1, 4), "expected shape [-1, 4], found [4]"),
-        (typed("float32", (0, 4), []), "float32", (-1, 4), "expected shape [-1, 4], found [0, 4]"),
-        (typed("float32", (-1, 4), []), "float32", (-1, 4), "expected shape [-1, 4], found [-1, 4]"),
+        (typed("float32", (0, 4), []), "float32", (-1, 4), "expected shape [-1, 4], found [0, 4], and"),
+        (typed("float32", (-1, 4), []), "float32", (-1, 4), "found [-1, 4], and a tensor's sizes are 1 at least"),
         (with_content("float32", (-1, -1), b"\0" * 4), "float32", (-1, -1), "found [-1, -1]"),
         (typed("float32", (1,) * 40, [1]), "float32", (1,) * 40, "more than 32 dimensions"),
         (typed("float32", (2,), [1] * 3), "float32", (-1,), "of shape [2] has 3 values: expected 2"),

@@ -1,7 +1,7 @@
 import pytest
 
 from app.protocols.call import Wire
-from app.protocols.words import expired, missing
+from app.protocols.words import expired, missing, no_signature
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,23 @@ def test_every_wire_format_that_is_another_server_s_has_words() -> None:
     assert [wire for wire in Wire if not missing(wire, "m")] == [Wire.PREDICT]
 
 
+@pytest.mark.parametrize(
+    ("wire", "words"),
+    [
+        (Wire.SERVING_PREDICT, 'Serving signature name: "z" not found in signature def'),
+        (Wire.GRPC_PREDICT, 'Serving signature key "z" not found'),
+        (Wire.SERVING_REGRESS, "No signature was found with the name: z"),
+        (Wire.GRPC_CLASSIFY, "No signature was found with the name: z"),
+    ],
+)
+def test_a_signature_that_there_is_not_has_other_words_in_each_call_of_tensorflow_serving(
+    wire: Wire, words: str
+) -> None:
+    assert no_signature(wire, "z") == words
+
+
 def test_names_are_not_repeated_at_any_length() -> None:
+    assert all(len(no_signature(wire, "z" * 10_000)) < 200 for wire in Wire)
     assert all(len(missing(wire, "m" * 10_000, label="l" * 10_000)) < 200 for wire in Wire)
 
 

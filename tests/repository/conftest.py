@@ -56,7 +56,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that keras_models.py fills."""
     folder = tmp_path_factory.mktemp("models")
     made = subprocess.run(
-        [sys.executable, str(PROGRAM), folder], capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, str(PROGRAM), folder], capture_output=True, text=True, timeout=600, check=False
     )
     assert made.returncode == 0, made.stderr
     for name, text in SETTINGS.items():
@@ -71,7 +71,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def outcome(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Outcome]]:
     """By its place in the workshop, what came of a model. All are converted at once: each is mostly one core's work."""
-    converter = Converter(Cache(tmp_path_factory.mktemp("cache")), stand_in.trial(), 200, 16 << 30)
+    converter = Converter(Cache(tmp_path_factory.mktemp("cache")), stand_in.trial(), 600, 16 << 30)
     places = [path for part in ("good", "bad") for path in (workshop / part).iterdir() if path.suffix != ".npz"]
     with ThreadPoolExecutor(2) as threads:
         found = list(threads.map(lambda path: open_one(path, converter), sorted(places)))

@@ -115,7 +115,7 @@ def alter(monkeypatch: pytest.MonkeyPatch, folder: Path, changes: dict[str, str]
     monkeypatch.setattr(convert, "_CHILD", child)
 
 
-def converter(folder: Path, timeout: float = 60.0, memory: int = 1 << 32) -> Converter:
+def converter(folder: Path, timeout: float = 300.0, memory: int = 1 << 32) -> Converter:
     return Converter(Cache(folder / "cache"), trial(), timeout, memory)
 
 

@@ -21,7 +21,7 @@ import child_ladder
 from app.repository import convert
 from tests.repository import climb
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 CHILD = str(convert._CHILD)
 ASSETS = ["asset", "asset_again"]
@@ -40,7 +40,7 @@ def converted(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that climb.py fills."""
     out = tmp_path_factory.mktemp("converted")
     command = [sys.executable, str(climb.__file__), CHILD, str(workshop / "ladder"), str(out)]
-    made = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    made = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert made.returncode == 0, made.stderr[-2000:]
     return out
 

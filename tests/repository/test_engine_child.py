@@ -30,7 +30,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that engine_models.py fills."""
     folder = tmp_path_factory.mktemp("engine")
     made = subprocess.run(
-        [sys.executable, str(PROGRAM), folder], capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, str(PROGRAM), folder], capture_output=True, text=True, timeout=600, check=False
     )
     assert made.returncode == 0, made.stderr
     return folder

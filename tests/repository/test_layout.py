@@ -59,7 +59,7 @@ def test_a_file_in_a_folder_is_version_1_by_the_name_of_the_folder(tmp_path: Pat
 
 
 def test_versions_are_listed_by_their_numbers_and_not_by_the_alphabet(tmp_path: Path) -> None:
-    places = [put(tmp_path / "m" / version / "model.keras") for version in ("2", "9", "10")]
+    places = [put(tmp_path / "m" / version / "model.keras") for version in ("2", "9", "10", "1700000000000000000")]
 
     folder = only_folder(tmp_path)
 

@@ -506,7 +506,7 @@ def test_two_processes_that_start_at_once_convert_a_model_once(workshop: Path, t
         subprocess.Popen([*command, str(tmp_path / name)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         for name in "ab"
     ]
-    told = [rival.communicate(timeout=200)[1] for rival in rivals]
+    told = [rival.communicate(timeout=600)[1] for rival in rivals]
 
     assert [rival.returncode for rival in rivals] == [0, 0]
     assert "".join(told).count("importing TensorFlow") == 1

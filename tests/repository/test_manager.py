@@ -191,6 +191,18 @@ def test_a_failing_model_leaves_the_others_serving(models: Path, caplog: pytest.
     assert "empty 1: not served: expected one model in empty/" in caplog.text
 
 
+@pytest.mark.parametrize(("others", "warned"), [([], 1), (["m"], 0)])
+def test_a_folder_whose_models_are_all_called_by_numbers_is_taken_for_one_model_s_in_a_warning(
+    models: Path, caplog: pytest.LogCaptureFixture, others: list[str], warned: int
+) -> None:
+    put(models, "1", "1700000000", *others)
+
+    with caplog.at_level(logging.WARNING):
+        watch(models, load_all)
+
+    assert caplog.text.count("are numbers: if they are a model's versions, serve its parent") == warned
+
+
 def test_a_failure_that_nobody_foresaw_is_a_state_like_any_other(
     models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

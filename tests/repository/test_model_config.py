@@ -126,7 +126,7 @@ def test_an_unknown_key_is_refused_with_the_keys_that_there_are(tmp_path: Path) 
         ("versions.latest = true", "versions.latest = True"),
         ("versions.all = false", "versions.all = False"),
         ("versions.specific = [1, -1]", "versions.specific = [1, -1]"),
-        ("versions.specific = [1000000000000000000]", "versions.specific = [1000000000000000000]"),
+        ("versions.specific = [9223372036854775808]", "versions.specific = [9223372036854775808]"),
         ("versions = 'latest'", "versions = 'latest'"),
         ("[batching]\nclass = 'merged'", "batching.class = 'merged'"),
         ("batching.rows_independent = 'yes'", "batching.rows_independent = 'yes'"),

@@ -1,5 +1,6 @@
 """Models opened in a process that may crash."""
 
+import gc
 import os
 import select
 import signal
@@ -428,13 +429,16 @@ def ends(pidfd: int) -> bool:
 def test_asking_leaves_no_descriptor_and_no_thread_behind(tmp_path: Path) -> None:
     trial = stand_in.trial()
     trial.of(put(tmp_path, tflite.affine()), PLAIN)
-    before = (len(list(Path("/proc/self/fd").iterdir())), threading.active_count())
+    # Of what tests before have left some may go meanwhile.
+    gc.collect()
+    descriptors, threads = len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
 
     for number in range(20):
         trial.of(put(tmp_path, tflite.affine(float(number))), PLAIN, keep=False)
         refusal(trial, put(tmp_path, tflite.truncated(tflite.affine())))
 
-    assert (len(list(Path("/proc/self/fd").iterdir())), threading.active_count()) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
+    assert threading.active_count() <= threads
 
 
 def test_nothing_of_the_servers_environment_reaches_a_model(

@@ -71,9 +71,14 @@ def test_the_documentation_has_the_paths_of_versions_of_which_there_are_several(
     [
         ("/predict/m/versions/4", "model 'm' has no version 4; its versions are 3, 12"),
         ("/predict/m/versions/0", "model 'm' has no version 0; its versions are 3, 12"),
-        ("/predict/m/versions/-3", "no version '-3': versions are positive integers"),
-        ("/predict/m/versions/3.0", "no version '3.0': versions are positive integers"),
-        ("/predict/m/versions/" + "9" * 5000, "no version '" + "9" * 80 + "': versions are positive integers"),
+        (f"/predict/m/versions/{2**63 - 1}", f"model 'm' has no version {2**63 - 1}; its versions are 3, 12"),
+        (f"/predict/m/versions/{2**63}", f"no version '{2**63}': versions are positive integers below 2^63"),
+        ("/predict/m/versions/-3", "no version '-3': versions are positive integers below 2^63"),
+        ("/predict/m/versions/3.0", "no version '3.0': versions are positive integers below 2^63"),
+        (
+            "/predict/m/versions/" + "9" * 5000,
+            "no version '" + "9" * 80 + "': versions are positive integers below 2^63",
+        ),
         ("/predict/m/labels/Stable", "model 'm' has no label 'Stable'; its labels are canary, stable"),
         ("/predict/two/labels/stable", "model 'two' has no label 'stable'; it has none"),
         ("/predict/nobody/versions/1", "no model 'nobody'; the models are account, complex, m, raw, real, string, two"),

@@ -68,9 +68,9 @@ class Endpoint:
 class Crew:
     """Two workers in one process, each with its socket; for one loop."""
 
-    def __init__(self, folder: Path, timeout: float = LATER, apps: tuple[App, App] | None = None) -> None:
+    def __init__(self, folder: Path, apps: tuple[App, App] | None = None) -> None:
         self.ends = [Endpoint("first"), Endpoint("second")]
-        self.peers = [Peers(folder, index, 2, MAX_BODY, timeout) for index in (0, 1)]
+        self.peers = [Peers(folder, index, 2, MAX_BODY, LATER) for index in (0, 1)]
         apps = apps or (self.ends[0], self.ends[1])
         self.apps = [Forwarding(app, peers) for app, peers in zip(apps, self.peers, strict=True)]
         ended, held = os.pipe()
@@ -351,16 +351,29 @@ def test_an_owner_that_dies_over_a_request_is_503(tmp_path: Path) -> None:
 
 
 def test_an_owner_that_hangs_is_504(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.server.forward._MARGIN_SECONDS", 0.0)
+    limits: list[asyncio.Timeout] = []
+    new = asyncio.timeout
+
+    def kept(seconds: float) -> asyncio.Timeout:
+        assert seconds == LATER + 1.0
+        limits.append(new(seconds))
+        return limits[-1]
 
     async def check() -> None:
-        crew = Crew(tmp_path, timeout=0.01)
+        crew = Crew(tmp_path)
         await crew.open(1)
-        crew.ends[1].go_on.clear()
-        status, answer = await ask(crew, 0, crew.name_of(1))
+        second = crew.ends[1]
+        second.go_on.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncio, "timeout", kept)
+            asked = asyncio.ensure_future(ask(crew, 0, crew.name_of(1)))
+            await second.entered.wait()
+        (limit,) = limits
+        limit.reschedule(0.0)
+        status, answer = await asked
         assert status == 504
-        assert b"has not answered within 0.01 s" in answer
-        await crew.ends[1].gone.wait()
+        assert b"has not answered within 31 s" in answer
+        await second.gone.wait()
         await crew.close_all()
 
     run(check())

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,8 @@ def test_a_good_request_is_answered_as_the_original_answers_it(served: InProcess
     assert response.text == answer
 
 
+# Python before 3.12 does not read so many lists in each other, and later ones do.
+TOO_DEEP = "nested too deeply" if sys.version_info < (3, 12) else "Encountered list at unexpected level: 32"
 BAD = [
     ("m", "", 400, "JSON Parse error: The document is empty"),
     ("m", " \n", 400, "JSON Parse error: The document is empty"),
@@ -107,16 +110,23 @@ BAD = [
     ("m", '{"instances":[[[1.0]]]}', 400, "expected shape [-1] for input 'x', found [1, 1, 1]"),
     ("m", '{"inputs":{"z":[1.0]}}', 400, "Missing named input: x in 'inputs' object"),
     ("m", '{"inputs":[]}', 400, "found [0]"),
-    ("m", '{"instances":[1e400]}', 400, "Number too big to be stored in double"),
+    ("m", '{"instances":[1e400]}', 400, "Number too big to be stored in double, found 1e400"),
     ("m", '{"signature_name":7,"instances":[1.0]}', 400, "'signature_name' key must be a string value"),
     ("m", '{"signature_name":"z","instances":[1.0]}', 400, 'Serving signature name: "z" not found in signature def'),
     ("m", '{"instances":[1.0],"signature_name":"z"}', 400, 'Serving signature name: "z" not found in signature def'),
-    ("m", '{"instances":[' + "[" * 2000 + "]" * 2000 + "]}", 400, "nested too deeply"),
+    ("m", '{"instances":[' + "[" * 2000 + "]" * 2000 + "]}", 400, TOO_DEEP),
     ("m", '{"instances":[' + "[" * 500 + "]" * 500 + "]}", 400, "Encountered list at unexpected level: 32"),
     ("m", '{"instances":[' + "1.0," * 1200 + "1.0]}", 413, "4096"),
     ("none", '{"instances":[1]}', 404, "Servable not found for request: Latest(none)"),
     ("m/versions/7", '{"instances":[1]}', 404, "Servable not found for request: Specific(m, 7)"),
-    ("m/versions/x", '{"instances":[1]}', 404, "versions are positive integers"),
+    (
+        "m/versions/x",
+        '{"instances":[1]}',
+        400,
+        "Failed to convert version: x to numeric: versions are positive integers",
+    ),
+    (f"m/versions/{2**63}", '{"instances":[1]}', 400, f"Failed to convert version: {2**63} to numeric"),
+    (f"m/versions/{2**63 - 1}", '{"instances":[1]}', 404, f"not found for request: Specific(m, {2**63 - 1})"),
     ("m/labels/x", '{"instances":[1]}', 404, "Unrecognized servable version label: x"),
     ("broken", '{"instances":[1]}', 503, "broken"),
     ("pair", '{"instances":[[1,2,3]]}', 400, "instances is a plain list, but expecting list of objects"),
@@ -205,7 +215,8 @@ def test_the_body_names_the_signature_first_or_last_or_in_letters_that_are_escap
 
 
 def test_the_verb_may_be_in_any_case_and_a_query_means_nothing(served: InProcess) -> None:
-    assert served.send("/V1/Models/m:Predict", b'{"instances":[1.0]}').status_code == 404
+    assert served.send("/V1/Models/m:Predict", b'{"instances":[1.0]}').json() == {"predictions": [2.5]}
+    assert served.send("/V1/Models/m:Explain", b'{"instances":[1.0]}').status_code == 400
     assert served.send("/v1/models/m:Predict", b'{"instances":[1.0]}').json() == {"predictions": [2.5]}
     assert served.send("/v1/models/m:predict?x=1", b'{"instances":[1.0]}').json() == {"predictions": [2.5]}
 
@@ -276,7 +287,7 @@ def test_the_client_of_kserve_finds_its_answers_at_the_same_paths(served: InProc
     [
         ("/v1/models/none", 404, "Could not find any versions of model none"),
         ("/v1/models/two/versions/7", 404, "Could not find version 7 of model two"),
-        ("/v1/models/two/versions/x", 404, "versions are positive integers"),
+        ("/v1/models/two/versions/x", 400, "Failed to convert version: x to numeric: versions are positive integers"),
         ("/v1/models/two/labels/x", 404, "Unrecognized servable version label: x"),
         ("/v1/models/none/metadata", 404, "Servable not found for request: Latest(none)"),
         ("/v1/models/two/versions/7/metadata", 404, "Servable not found for request: Specific(two, 7)"),
@@ -380,7 +391,7 @@ BAD_EXAMPLES = [
     ("m:regress", '{"examples":[{"x":[1,2]}]}', 400, "Number of float32 values != expected"),
     ("m:regress", '{"examples":[{"y":1}]}', 400, "Feature: x (data type: float32) is required but could not be found"),
     ("m:regress", '{"examples":[{"x":18446744073709551615}]}', 400, "Only int64 is supported"),
-    ("m:regress", '{"examples":[{"x":1}],"signature_name":"z"}', 400, 'Serving signature name: "z" not found'),
+    ("m:regress", '{"examples":[{"x":1}],"signature_name":"z"}', 400, "No signature was found with the name: z; "),
     ("m:regress", '{"examples":[{"x":1}],"signature_name":1}', 400, "'signature_name' key must be a string value"),
     ("m:classify", '{"examples":[{"x":1}]}', 400, "Expected classification signature outputs"),
     ("two:regress", '{"examples":[{"x":[1,2,3,4]}]}', 400, "Expected output Tensor shape"),

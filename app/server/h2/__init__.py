@@ -2,6 +2,7 @@
 
 `connection` is the protocol on the TCP port. It reads frames (`reading`, with `frames`, `hpack` and `heads`, and with
 `patience` for clients that ask too much) and sends them as the client takes them (`sending`, `replies`). A call has a
-stream (`streams`, `message`): that of a hot method goes straight to a callback (`unary`), any other unchanged to a
-grpc.aio server on a private socket (`relayed`, `relay`). TLS is for a proxy in front.
+stream (`roster`, `streams`, `message`): that of a hot method goes straight to a callback (`unary`), any other unchanged
+to a grpc.aio server on a private socket (`relayed`, `relay`), and where there is an access log, either has a line in it
+(`access`). TLS is for a proxy in front.
 """

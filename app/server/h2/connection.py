@@ -42,6 +42,10 @@ class GrpcProtocol(Reader, asyncio.Protocol):
         if sock is not None:
             # A client whose machine is gone says nothing: the kernel asks.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self.lane.access_log:
+            # Now, because a socket that is closed does not know.
+            peer = transport.get_extra_info("peername")
+            self.client = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
         self._timer = self.loop.call_later(_FIRST_SECONDS, self._end)
         self.lane.joined(self)
 

@@ -49,6 +49,7 @@ ENCODINGS = (b"identity", b"gzip", b"deflate")
 
 _NAME = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE = re.compile(rb"[\0\r\n]|^[ \t]|[ \t]$")
+_PATH = re.compile(rb"[\x21-\x7e]+")
 _PRINTABLE = re.compile(rb"[\x20-\x7e]*")
 _CONTENT_TYPE = re.compile(rb"application/grpc(?:[+;].*)?", re.DOTALL)
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
@@ -72,7 +73,7 @@ class Head(NamedTuple):
         path: `/package.Service/Method`.
         start: what runs the method, if it is a hot one,
         streamed: or one of many requests.
-        refusal: the block of headers that answers the request without a look at the rest of it.
+        refusal: what answers the request without a look at the rest of it.
         encoding: of compressed messages, one of `ENCODINGS`.
         length: bytes of the request's body by `content-length`, -1 without one.
         metadata: what else the client sends along.
@@ -80,7 +81,7 @@ class Head(NamedTuple):
 
     path: str
     start: Start | None = None
-    refusal: bytes | None = None
+    refusal: replies.Refusal | None = None
     encoding: bytes = b"identity"
     length: int = -1
     metadata: tuple[tuple[str, str | bytes], ...] = ()
@@ -109,8 +110,8 @@ def read_head(
     path = pseudo[b":path"].decode("latin-1")
     length = _length(regular)
 
-    def refused(block: bytes) -> Head:
-        return Head(path, refusal=block, length=length)
+    def refused(refusal: replies.Refusal) -> Head:
+        return Head(path, refusal=refusal, length=length)
 
     if pseudo[b":method"] != b"POST":
         return refused(replies.http_refusal(405, "gRPC calls are POST requests"))
@@ -120,18 +121,18 @@ def read_head(
     if encoding not in ENCODINGS:
         shown = encoding[:80].decode("latin-1")
         message = f"grpc-encoding: expected one of identity, gzip and deflate, found {shown!r}"
-        return refused(replies.trailers_only(replies.UNIMPLEMENTED, message))
+        return refused(replies.refusal(replies.UNIMPLEMENTED, message))
     found_hot = hot.get(pseudo[b":path"])
     if isinstance(found_hot, Streamed):
         return Head(path, None, None, encoding, length, streamed=found_hot)
     if found_hot is not None:
         return Head(path, found_hot, None, encoding, length)
     if (nobody := unknown(path)) is not None:
-        return refused(replies.trailers_only(replies.UNIMPLEMENTED, nobody))
+        return refused(replies.refusal(replies.UNIMPLEMENTED, nobody))
     try:
         metadata = tuple(pair for field in regular if field[0] not in _NOT_METADATA for pair in _metadata(*field))
     except ValueError as error:
-        return refused(replies.trailers_only(replies.INTERNAL, str(error)))
+        return refused(replies.refusal(replies.INTERNAL, str(error)))
     return Head(path, None, None, encoding, length, metadata)
 
 
@@ -149,7 +150,7 @@ def _sort(fields: list[Field]) -> tuple[dict[bytes, bytes], list[Field]]:
         if name in _OF_CONNECTION or (name == b"te" and value.lower() != b"trailers"):
             raise Malformed
         regular.append((name, value))
-    if not (pseudo.get(b":method") and pseudo.get(b":path") and pseudo.get(b":scheme")):
+    if not (pseudo.get(b":method") and _PATH.fullmatch(pseudo.get(b":path", b"")) and pseudo.get(b":scheme")):
         raise Malformed
     return pseudo, regular
 

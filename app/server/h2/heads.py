@@ -40,7 +40,7 @@ class Heads:
         fields = self.skip(block)
         if fields is None:
             message = f"the headers have more than {LARGEST_LIST} bytes"
-            return Head("", refusal=replies.trailers_only(replies.RESOURCE_EXHAUSTED, message)), None
+            return Head("", refusal=replies.refusal(replies.RESOURCE_EXHAUSTED, message)), None
         timeout = None
         timeouts = [field for field in fields if field[0] == b"grpc-timeout"]
         if timeouts:
@@ -52,7 +52,7 @@ class Heads:
             return None
         if len(timeouts) > 1 or (timeouts and timeout is None and head.refusal is None):
             message = "grpc-timeout: expected up to 8 digits and one of H, M, S, m, u and n"
-            head = head._replace(start=None, refusal=replies.trailers_only(replies.INTERNAL, message))
+            head = head._replace(start=None, refusal=replies.refusal(replies.INTERNAL, message))
         if self._decoder.changes == changes and len(block) <= _LARGEST_KNOWN:
             if len(self.known) >= _MOST_KNOWN:
                 self.known.clear()

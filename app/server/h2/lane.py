@@ -6,9 +6,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from app.errors import LitepoolError
+from app.server.h2.access import NotedRelayed, NotedStreaming, NotedUnary
 from app.server.h2.head import Head, Hot, read_head
 from app.server.h2.hpack import Field
 from app.server.h2.relay import Relay
+from app.server.h2.relayed import Relayed
+from app.server.h2.streaming import Streaming
+from app.server.h2.unary import Unary
 
 if TYPE_CHECKING:
     from app.server.h2.connection import GrpcProtocol
@@ -29,6 +33,7 @@ class GrpcLane:
         max_message: bytes of a message above which it is refused, also when it is inflated.
         status: the canonical number and the text of an error.
         unknown: what there is to say of a path that is neither hot nor the server's; None of others.
+        access_log: whether each call is noted.
     """
 
     def __init__(
@@ -38,10 +43,15 @@ class GrpcLane:
         max_message: int,
         status: Callable[[LitepoolError], tuple[int, str]],
         unknown: Callable[[str], str | None] = lambda _: None,
+        access_log: bool = False,
     ) -> None:
         self.relay = relay
         self.max_message = max_message
         self.status = status
+        self.access_log = access_log
+        self.unary: type[Unary] = NotedUnary if access_log else Unary
+        self.streaming: type[Streaming] = NotedStreaming if access_log else Streaming
+        self.relayed: type[Relayed] = NotedRelayed if access_log else Relayed
         self.connections: set[GrpcProtocol] = set()
         self.draining = False
         self._hot = hot

@@ -3,6 +3,9 @@
 from app.server.h2.frames import ConnectionFault, ErrorCode
 
 _FREE_RESETS = 1000
+_RESETS_PER_SECOND = 33
+"""So many are forgiven, as nghttp2 does it: a person who types makes a client cancel most of its calls, but slowly."""
+
 _FREE_IDLE = 10_000
 _IDLE_SECONDS = 10.0
 """A client may send so many idle frames in so many seconds with no call and no data sent between them.
@@ -19,7 +22,8 @@ class Patience:
         """Idle frames since the last call; whoever takes a call sets it to 0."""
         self._since = 0.0
         self._turns = 0
-        self._resets = 0
+        self._resets = 0.0
+        self._reset_at = 0.0
 
     def tire(self, now: float, turns: int, weight: int = 1) -> None:
         """Bear with a frame that asks for nothing.
@@ -38,15 +42,18 @@ class Patience:
         if self.idle > _FREE_IDLE:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "very many frames came that ask for nothing")
 
-    def count_reset(self, last: int) -> None:
+    def count_reset(self, now: float, last: int) -> None:
         """Bear with a stream that was reset, by the client or for its fault (CVE-2023-44487).
 
         Args:
+            now: by the loop's clock.
             last: the highest stream; every second number is one.
 
         Raises:
             ConnectionFault: there were many, and half of all streams.
         """
-        self._resets += 1
+        forgiven = _RESETS_PER_SECOND * (now - self._reset_at)
+        self._resets = max(self._resets - forgiven, 0.0) + 1
+        self._reset_at = now
         if self._resets > _FREE_RESETS + last // 4:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"{self._resets} streams were reset, most of all")
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"{self._resets:.0f} streams were reset, most of all")

@@ -11,18 +11,13 @@ import struct
 from app.server.h2 import frames, replies
 from app.server.h2.frames import FRAME, ConnectionFault, ErrorCode, Setting, StreamFault
 from app.server.h2.heads import LARGEST_LIST, Heads, Known
+from app.server.h2.hpack import Field
 from app.server.h2.lane import GrpcLane
-from app.server.h2.patience import Patience
-from app.server.h2.relayed import Relayed
-from app.server.h2.sending import Sender
-from app.server.h2.streaming import Streaming
-from app.server.h2.streams import Stream
-from app.server.h2.unary import Unary
+from app.server.h2.roster import STREAM_WINDOW, Roster
 
 log = logging.getLogger(__name__)
 
 _MOST_STREAMS = 1024
-_STREAM_WINDOW = 4 << 20
 _WINDOW = 16 << 20
 _MAX_FRAME = 1 << 20
 _LARGEST_BLOCK = 1 << 16
@@ -30,8 +25,6 @@ _LARGEST_BLOCK = 1 << 16
 
 _SETTINGS_WEIGHT = 20
 """As how many idle frames SETTINGS counts, which can move the windows of all streams."""
-
-_MOST_EARLY = 1024
 
 _CALL = struct.Struct(">IBIBI")
 """The heads of a DATA frame and of the message that begins it."""
@@ -43,7 +36,7 @@ _UPDATE_WORD = 4 << 8 | frames.WINDOW_UPDATE
 GREETING = frames.settings(
     {
         Setting.MAX_CONCURRENT_STREAMS: _MOST_STREAMS,
-        Setting.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
+        Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
         Setting.MAX_FRAME_SIZE: _MAX_FRAME,
         Setting.MAX_HEADER_LIST_SIZE: LARGEST_LIST,
     }
@@ -51,33 +44,20 @@ GREETING = frames.settings(
 _SETTINGS_ACK = frames.frame(frames.SETTINGS, frames.ACK, 0)
 
 
-class Reader:
+class Reader(Roster):
     """The client's side of one connection, from behind its preface."""
 
-    sender: Sender
-
     def __init__(self, lane: GrpcLane, loop: asyncio.AbstractEventLoop) -> None:
-        self.lane = lane
-        self.loop = loop
-        self.streams: dict[int, Stream] = {}
+        super().__init__(lane, loop)
+        self._unary = lane.unary
         self._heads = Heads(lane.head)
         self._known = self._heads.known
-        self._patience = Patience()
         self._settled = False
-        self._over = False
         self._rest = b""
         """What has come of a frame that is not complete, and no data."""
-        # Of the streams.
-        self._last = 0
-        """The highest that the client has begun."""
-        self._final: int | None = None
-        """The highest that is served: there was a GOAWAY."""
         self._retiring = False
-        self._early: dict[int, None] = {}
-        """Those that ended before the client had sent all, which it may not know yet."""
         self._taken = 0
         """Bytes of data that have come since the client was last told that there is room."""
-        self._held = 0
         # Of a header block that is not complete.
         self._block: list[bytes] | None = None
         self._block_id = self._block_flags = self._block_size = 0
@@ -90,9 +70,6 @@ class Reader:
 
     def answered(self, content: bytes) -> None:
         """The client has answered a ping."""
-
-    def emptied(self) -> None:
-        """The last stream has ended."""
 
     # Frames.
 
@@ -195,11 +172,12 @@ class Reader:
         self._taken += room
         if self._taken >= _WINDOW // 2:
             self._credit()
-        stream = Unary(self, sid, head)
+        stream = self._unary(self, sid, head)
         stream.ended = True
         stream.window += more
         stream.run(data[at + _CALL.size : stop], timeout)
         if not stream.closed:
+            stream.expect(timeout)
             self.register(stream)
         return stop
 
@@ -258,7 +236,7 @@ class Reader:
             self._fail_stream(stream, ErrorCode.STREAM_CLOSED)
         else:
             stream.taken += size
-            if stream.taken > _STREAM_WINDOW:
+            if stream.taken > STREAM_WINDOW:
                 self._fail_stream(stream, ErrorCode.FLOW_CONTROL_ERROR)
         return at
 
@@ -289,25 +267,9 @@ class Reader:
             self._fail_stream(stream, fault.code)
         return stop
 
-    def credit(self, stream: Stream) -> None:
-        """Tell the client that there is room for more on a stream, if much has come since it was last told."""
-        if stream.taken >= _STREAM_WINDOW // 2 and not stream.ended and not stream.choked:
-            self.sender.write(frames.window_update(stream.sid, stream.taken))
-            stream.taken = 0
-
     def _credit(self) -> None:
         self.sender.write(frames.window_update(0, self._taken))
         self._taken = 0
-
-    def hold(self, stream: Stream) -> None:
-        """Count the bytes that wait on a stream for what is to come; above what one connection may hold it is ended."""
-        waiting = stream.waiting
-        self._held += waiting - stream.held
-        stream.held = waiting
-        most = 4 * self.lane.max_message
-        if self._held > most and not stream.closed:
-            message = f"the calls of this connection have sent {self._held} bytes that wait, and {most} is the most"
-            stream.end_with(replies.RESOURCE_EXHAUSTED, message)
 
     # Headers.
 
@@ -339,8 +301,7 @@ class Reader:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"a header block has more than {_LARGEST_BLOCK} bytes")
         ends = bool(flags & frames.END_STREAM)
         if sid <= self._last:
-            self._heads.skip(block)
-            self._take_trailers(sid, ends)
+            self._take_trailers(sid, ends, self._heads.skip(block) or [])
             return
         known = self._known.get(block) or self._heads.learn(block)
         if known is None:
@@ -355,7 +316,7 @@ class Reader:
         if not ends:
             self._expect_more(sid)
 
-    def _take_trailers(self, sid: int, ends: bool) -> None:
+    def _take_trailers(self, sid: int, ends: bool, fields: list[Field]) -> None:
         """Headers behind the body, which nobody here reads."""
         stream = self.streams.get(sid)
         if stream is None:
@@ -366,7 +327,7 @@ class Reader:
                 raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"HEADERS on stream {sid}, which is closed")
         elif stream.ended:
             self._fail_stream(stream, ErrorCode.STREAM_CLOSED)
-        elif not ends:
+        elif not ends or any(name.startswith(b":") for name, _ in fields):
             self._fail_stream(stream, ErrorCode.PROTOCOL_ERROR)
         else:
             try:
@@ -387,16 +348,15 @@ class Reader:
                 self._expect_more(sid)
             return
         self._patience.idle = 0
-        kind = Unary if head.start is not None else Streaming if head.streamed is not None else Relayed
+        lane = self.lane
+        kind = self._unary if head.start is not None else lane.streaming if head.streamed is not None else lane.relayed
         stream = kind(self, sid, head)
         self.register(stream)
-        if timeout is not None:
-            stream.deadline = self.loop.time() + timeout
+        stream.expect(timeout)
         stream.ended = ends
         held = self.sender.held
         if head.refusal is not None:
-            stream.write_headers(head.refusal, end=True)
-            stream.close()
+            stream.decline(head.refusal)
         elif held > 4 * self.lane.max_message:
             message = f"{held} bytes of answers wait for the client to take them"
             stream.end_with(replies.RESOURCE_EXHAUSTED, message)
@@ -451,7 +411,8 @@ class Reader:
         self._early.pop(sid, None)
         stream = self.streams.get(sid)
         if stream is not None:
-            self._count_reset()
+            if not stream.nearly_late:
+                self._count_reset()
             stream.ended = True
             stream.abandon()
             stream.close()
@@ -482,48 +443,3 @@ class Reader:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
         if len(payload) != 5:
             self._reset(sid, ErrorCode.FRAME_SIZE_ERROR)
-
-    # Of the streams.
-
-    def register(self, stream: Stream) -> None:
-        self.streams[stream.sid] = stream
-        stream.registered = True
-
-    def leave(self, stream: Stream) -> None:
-        """A stream has ended: forget it."""
-        if self.streams.pop(stream.sid, None) is None:
-            return
-        self._held -= stream.held
-        if stream.outbox is not None:
-            self.sender.forget(stream)
-        if not stream.ended and not self._over:
-            # What it sends in vain is not asked for any more (RFC 9113, section 8.1).
-            self._reset(stream.sid, ErrorCode.NO_ERROR)
-            self._expect_more(stream.sid)
-        if not self.streams:
-            self.emptied()
-
-    def _reset(self, sid: int, code: ErrorCode) -> None:
-        self.sender.write(frames.rst_stream(sid, code))
-
-    def _fail_stream(self, stream: Stream, code: ErrorCode) -> None:
-        """End a stream on which the client broke the protocol."""
-        self._count_reset()
-        self._reset(stream.sid, code)
-        if not stream.ended:
-            self._expect_more(stream.sid)
-        stream.ended = True
-        stream.abandon()
-        stream.close()
-
-    def _expect_more(self, sid: int) -> None:
-        """There may be frames on the way of a stream that is closed."""
-        self._early[sid] = None
-        if len(self._early) > _MOST_EARLY:
-            del self._early[next(iter(self._early))]
-
-    def _count_reset(self) -> None:
-        self._patience.count_reset(self._last)
-
-    def _tire(self, weight: int = 1) -> None:
-        self._patience.tire(self.loop.time(), self.sender.turns, weight)

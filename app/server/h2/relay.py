@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import math
+from time import monotonic
 from typing import Any, Protocol
 
 import grpc
@@ -84,6 +86,7 @@ class Passage:
         self._channel = channel
         self._sink = sink
         self._seconds = seconds
+        self._until = math.inf if seconds is None else monotonic() + seconds
         self._cancelled = False
         self._messages: asyncio.Queue[tuple[bool, bytes] | None] = asyncio.Queue()
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -140,6 +143,9 @@ class Passage:
         if code is grpc.StatusCode.OK or TOLD in pairs:
             sink.finish(code.value[0], details or "", tuple(pair for pair in pairs if pair != TOLD))
             return
+        if monotonic() >= self._until:
+            # A call that is late before it has begun is an internal error to grpc.aio.
+            code = grpc.StatusCode.DEADLINE_EXCEEDED
         text = _OF_GRPC.get(code)
         if text is None:
             identity = new_request_id()

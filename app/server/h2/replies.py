@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from app.errors import LitepoolError, Unavailable
 from app.server.h2 import hpack
@@ -12,6 +12,18 @@ Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 
 OK, CANCELLED, UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED = range(5)
 RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 8, 12, 13, 14
+
+
+class Refusal(NamedTuple):
+    """What answers a request by its headers alone.
+
+    Args:
+        code: the status in `block`.
+    """
+
+    code: int
+    block: bytes
+
 
 _LONGEST_MESSAGE = 1024
 """Bytes of a message, before encoding; clients refuse trailers of more than 8 KiB in all."""
@@ -28,7 +40,10 @@ ANSWER_TRAILERS = hpack.encode((b"grpc-status", b"0"))
 
 def percent(message: str) -> bytes:
     """A message as `grpc-message` holds it: printable ASCII, and everything else as `%XX` of its UTF-8."""
-    raw = message.encode("utf-8", "replace")[:_LONGEST_MESSAGE]
+    raw = message.encode("utf-8", "replace")
+    if len(raw) > _LONGEST_MESSAGE:
+        # Not in the middle of a character: some clients would refuse the whole.
+        raw = raw[:_LONGEST_MESSAGE].decode("utf-8", "ignore").encode()
     return b"".join(b"%c" % octet if 0x20 <= octet <= 0x7E and octet != 0x25 else b"%%%02X" % octet for octet in raw)
 
 
@@ -47,9 +62,15 @@ def trailers_only(code: int, message: str, metadata: Metadata = ()) -> bytes:
     return hpack.encode(*_HEAD, *_status(code, message), *_fields(metadata))
 
 
-def http_refusal(status: int, message: str) -> bytes:
-    """The block that answers what is no gRPC call; the status and message are for gRPC clients that look for them."""
-    return hpack.encode((b":status", b"%d" % status), _HEAD[1], *_status(INTERNAL, message))
+def refusal(code: int, message: str) -> Refusal:
+    """What answers a call whose headers are wrong."""
+    return Refusal(code, trailers_only(code, message))
+
+
+def http_refusal(status: int, message: str) -> Refusal:
+    """What answers what is no gRPC call; the status and message are for gRPC clients that look for them."""
+    block = hpack.encode((b":status", b"%d" % status), _HEAD[1], *_status(INTERNAL, message))
+    return Refusal(INTERNAL, block)
 
 
 def pushback(error: LitepoolError) -> Metadata:

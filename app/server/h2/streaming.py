@@ -20,7 +20,7 @@ from app.server.h2.sending import Outbox
 from app.server.h2.streams import Stream
 
 if TYPE_CHECKING:
-    from app.server.h2.reading import Reader
+    from app.server.h2.roster import Roster
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Streaming(Stream):
     _retired = False
     _busy = False
 
-    def __init__(self, connection: "Reader", sid: int, head: Head) -> None:
+    def __init__(self, connection: "Roster", sid: int, head: Head) -> None:
         super().__init__(connection, sid, head)
         assert head.streamed is not None
         self.form = head.streamed
@@ -238,4 +238,4 @@ class Streaming(Stream):
 
     def _expire(self) -> None:
         self._timer = None
-        self.end_with(replies.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        self.end_with(replies.DEADLINE_EXCEEDED, "the deadline of the call passed before it ended")

@@ -1,5 +1,6 @@
 """A call on its stream: what those of hot methods have in common with the others."""
 
+import math
 from typing import TYPE_CHECKING
 
 from app.server.h2 import frames, replies
@@ -9,7 +10,11 @@ from app.server.h2.message import BadMessage, Inbox, Inflation, MessageTooLarge
 from app.server.h2.sending import Outbox
 
 if TYPE_CHECKING:
-    from app.server.h2.reading import Reader
+    from app.server.h2.roster import Roster
+
+_NEARLY = 0.9
+_TICK = 0.002
+"""Seconds by which the loop's clock may lag."""
 
 
 class Stream:
@@ -29,12 +34,14 @@ class Stream:
     """Of `waiting`, what the connection has counted."""
     deadline: float | None = None
     """By the loop's clock."""
+    patient_until = math.inf
+    """When the client may have given up, by its own clock and its own rounding of the deadline."""
     begun = False
     """Whether the head of the answer is sent."""
     outbox: Outbox | None = None
     inbox: Inbox | None = None
 
-    def __init__(self, connection: "Reader", sid: int, head: Head) -> None:
+    def __init__(self, connection: "Roster", sid: int, head: Head) -> None:
         self.connection = connection
         self.sid = sid
         self.head = head
@@ -111,6 +118,18 @@ class Stream:
     def inflate(self, message: bytes) -> Inflation:
         return Inflation(self.head.encoding, message, self.connection.lane.max_message)
 
+    def expect(self, timeout: float | None) -> None:
+        """The client waits so many seconds from now."""
+        if timeout is not None:
+            now = self.connection.loop.time()
+            self.deadline = now + timeout
+            self.patient_until = now + _NEARLY * timeout - _TICK
+
+    @property
+    def nearly_late(self) -> bool:
+        """Whether the client's time is up, as far as it can be known here."""
+        return self.patient_until <= self.connection.loop.time()
+
     def left(self) -> float | None:
         """The seconds that the client still waits."""
         return None if self.deadline is None else max(self.deadline - self.connection.loop.time(), 0.0)
@@ -134,6 +153,11 @@ class Stream:
     def write_headers(self, block: bytes, end: bool) -> None:
         sender = self.connection.sender
         sender.write(frames.headers(self.sid, block, end, sender.max_frame))
+
+    def decline(self, refusal: replies.Refusal) -> None:
+        """Answer by the headers alone."""
+        self.write_headers(refusal.block, end=True)
+        self.close()
 
     def close(self) -> None:
         self.closed = True

@@ -14,6 +14,7 @@ from app.errors import InvalidArgument, LitepoolError
 from app.protocols import protobuf
 from app.protocols.call import SHOWN, Wire
 from app.repository.manager import Target
+from app.repository.version import version_of
 from app.runtime.job import Job
 
 PREDICTION = "tensorflow.serving.PredictionService"
@@ -29,8 +30,6 @@ PATHS = {
 _KEPT = 1024
 _LONGEST_KEPT = 512
 """Beginnings of messages kept, and bytes of the longest of them: half a megabyte at the very most."""
-
-_MOST_DIGITS = 18
 
 Start = Callable[[bytes, float | None, Caller], Job | None]
 """Runs one call: its message, the seconds that the caller still waits (None: for ever), and who gets the answer, which
@@ -208,9 +207,10 @@ def named(name: str, version: str) -> Target:
     """
     if not name:
         raise InvalidArgument("the request names no model: expected its name in `model_name`")
-    if version and not (version.isascii() and version.isdecimal() and len(version) <= _MOST_DIGITS):
+    number = version_of(version) if version else None
+    if version and number is None:
         raise InvalidArgument(
             f"failed to get model version from specified version string {version[:SHOWN]!r}: version should be an "
             "integral value > 0"
         )
-    return Target(name, int(version) if version else None)
+    return Target(name, number)

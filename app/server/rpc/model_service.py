@@ -1,11 +1,16 @@
 """TensorFlow Serving's `ModelService`."""
 
+import asyncio
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from app.errors import InvalidArgument
+from app.errors import InvalidArgument, ModelError
 from app.protocols.call import SHOWN
+from app.repository.layout import Folder, scan
 from app.repository.manager import Manager, State
+from app.repository.policy import choose
 from app.server import serving_info
 from app.server.dispatch import LOAD, UNLOAD
 from app.server.rpc.ordering import Control
@@ -46,7 +51,7 @@ class Reload:
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
                 f"supported: expected config.model_config_list, found {kind or 'no config'}"
             )
-        wanted = [self._checked(config) for config in request.config.model_config_list.config]
+        wanted = await asyncio.to_thread(self._checked, request.config.model_config_list.config)
         if len(set(wanted)) < len(wanted):
             twice = next(name for name in wanted if wanted.count(name) > 1)
             raise InvalidArgument(f"model_config_list has {twice!r} twice: expected each model once")
@@ -60,35 +65,73 @@ class Reload:
             await self._control.carry_out(UNLOAD, name)
         return {"status": {"error_code": "OK"}}
 
-    def _checked(self, config: Any) -> str:
-        """The name of a listed model, of which nothing is asked that is not so.
+    def _checked(self, configs: Sequence[Any]) -> list[str]:
+        """The names of the listed models, of which nothing is asked that is not so. Looks at the disk.
 
         Raises:
             InvalidArgument
+            ModelError: the models folder cannot be read.
         """
-        name = config.name
-        where = f"model_config_list, model {name[:SHOWN]!r}"
-        if not name:
-            raise InvalidArgument("model_config_list: a model has no name")
-        own = self._models_dir / name
-        if config.base_path and Path(config.base_path).absolute() != own.absolute():
-            raise InvalidArgument(
-                f"{where}: base_path is {config.base_path[:SHOWN]!r}, and all models of this server lie in one folder, "
-                f"this one in {str(own)[:SHOWN]!r}: leave base_path out"
-            )
-        entries = [entry for entry in self._manager.entries() if entry.name == name]
-        if config.HasField("model_version_policy"):
-            served = sorted(entry.version for entry in entries if entry.state is State.AVAILABLE)
-            policy = config.model_version_policy
-            if policy.WhichOneof("policy_choice") is not None and sorted(set(policy.specific.versions)) != served:
+        # What is on disk says it of models too that are not loaded, and of those that came just now.
+        folders = {folder.name: folder for folder in scan(self._models_dir)}
+        for config in configs:
+            if not config.name:
+                raise InvalidArgument("model_config_list: a model has no name")
+            where = f"model_config_list, model {config.name[:SHOWN]!r}"
+            own = self._models_dir / config.name
+            if config.base_path and not _is_same(config.base_path, own):
                 raise InvalidArgument(
-                    f"{where}: model_version_policy differs from what is served, which is {served or 'nothing'}: which "
-                    "versions that are says [versions] in the model's model.toml; leave model_version_policy out"
+                    f"{where}: base_path is {config.base_path[:SHOWN]!r}, and all models of this server lie in one "
+                    f"folder, this one in {str(own)[:SHOWN]!r}: leave base_path out"
                 )
-        labels = dict(config.version_labels)
-        if labels and labels != self._manager.labels(name):
-            raise InvalidArgument(
-                f"{where}: version_labels differ from the labels that there are, {self._manager.labels(name)}: they "
-                "are in [labels] of the model's model.toml; leave version_labels out"
-            )
-        return str(name)
+            if config.name in folders:
+                _check_folder(config, folders[config.name], where)
+        return [str(config.name) for config in configs]
+
+
+def _is_same(path: str, own: Path) -> bool:
+    """Whether a path is a model's own folder, by its name or by where a link in its place leads."""
+    try:
+        return os.path.realpath(path) == os.path.realpath(own)
+    except ValueError:
+        # No path has a byte of 0 in it.
+        return False
+
+
+def _check_folder(config: Any, folder: Folder, where: str) -> None:
+    """Refuse another policy, or other labels, than a model's folder has.
+
+    Raises:
+        InvalidArgument
+    """
+    try:
+        choice = choose(folder)
+    except ModelError:
+        # Loading it says so, and a fault in the folder is not one in the list.
+        return
+    policy = config.model_version_policy
+    versions = folder.config.versions
+    served = [source.version for source in choice.wanted]
+    match policy.WhichOneof("policy_choice"):
+        case "specific":
+            asked, same = str(sorted(set(policy.specific.versions))), sorted(set(policy.specific.versions)) == served
+        case "latest":
+            # None is one, as there.
+            count = max(1, policy.latest.num_versions)
+            own = 0 if versions.all or versions.specific is not None else versions.latest or 1
+            asked, same = f"the latest {count}", own == count
+        case "all":
+            asked, same = "all", bool(versions.all)
+        case _:
+            asked, same = "", True
+    if not same:
+        raise InvalidArgument(
+            f"{where}: model_version_policy differs from what the model's model.toml says: found {asked}, expected "
+            f"{versions.words()}, by which {served} is served: change it there, or leave model_version_policy out"
+        )
+    labels = dict(config.version_labels)
+    if labels and labels != choice.labels:
+        raise InvalidArgument(
+            f"{where}: version_labels differ from the labels that there are, {dict(choice.labels)}: they are in "
+            "[labels] of the model's model.toml; change them there, or leave version_labels out"
+        )

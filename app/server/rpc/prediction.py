@@ -3,15 +3,22 @@
 from collections.abc import Sequence
 from typing import Any
 
-from app.errors import InvalidArgument
+import grpc
+
+from app.errors import InvalidArgument, printable
 from app.protocols.call import SHOWN, Wire
 from app.repository.manager import Manager, Target
 from app.server import serving_info
 from app.server.rpc.calls import Left, Unary, awaited
 from app.server.rpc.hot import Hot, Sought, sought_by_spec
 from app.server.rpc.messages import Method, filled, new
+from app.server.rpc.status import Refused
 
 _SIGNATURE_DEF = "signature_def"
+_DEFAULT = "serving_default"
+
+_MOST_TASKS = 256
+"""More than any model has signatures; they are looked at on the event loop."""
 
 _TASKS = {
     "tensorflow/serving/classify": (Wire.GRPC_CLASSIFY, "Classification", "classification_result"),
@@ -77,23 +84,28 @@ def _check_tasks(tasks: Sequence[Any]) -> None:
 
     Raises:
         InvalidArgument
+        Refused: a task is of a kind that there is not.
     """
     if not tasks:
         raise InvalidArgument("the request has no `tasks`: expected one for each signature to be run")
-    models, signatures = [], []
+    if len(tasks) > _MOST_TASKS:
+        raise InvalidArgument(f"the request has {len(tasks)} tasks: expected {_MOST_TASKS} at most")
+    first, _ = sought(tasks[0])
+    signatures = set()
     for index, task in enumerate(tasks):
         if task.method_name not in _TASKS:
-            raise InvalidArgument(
-                f"Unsupported signature method_name: {task.method_name[:SHOWN]!r} of tasks[{index}]: expected "
-                + " or ".join(_TASKS)
+            raise Refused(
+                grpc.StatusCode.UNIMPLEMENTED,
+                f"Unsupported signature method_name: {printable(task.method_name[:SHOWN])} of tasks[{index}]: expected "
+                + " or ".join(_TASKS),
             )
         target, signature = sought(task)
-        models.append(target.model)
-        if models[0] != target.model:
+        signature = signature or _DEFAULT
+        if target.model != first.model:
             raise InvalidArgument(
                 "All ModelSpecs in a MultiInferenceRequest must access the same model name: found "
-                f"{models[0]!r} and {target.model!r}"
+                f"{first.model!r} and {target.model!r}"
             )
         if signature in signatures:
-            raise InvalidArgument(f"Duplicate evaluation of signature: {signature or 'serving_default'}")
-        signatures.append(signature)
+            raise InvalidArgument(f"Duplicate evaluation of signature: {signature[:SHOWN]}")
+        signatures.add(signature)

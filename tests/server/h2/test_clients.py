@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import Iterator
+from typing import cast
 
 import grpc
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from app.server.h2 import replies
+from app.server.h2.head import Head
+from app.server.h2.relay import Sink
 from tests.loops import PATIENCE
 from tests.server.h2.served import UNLIMITED, Served
 
@@ -88,6 +92,8 @@ def test_a_call_that_is_cancelled_is_abandoned(served: Served) -> None:
 def test_a_call_whose_deadline_passes_is_abandoned(served: Served) -> None:
     async def calls() -> None:
         async with served.channel() as channel:
+            # Its deadline is for the call, not for connecting.
+            await channel.channel_ready()
             call = channel.unary_unary(WAIT)(b"x", timeout=1.0)
             job = await served.jobs.get()
             assert job.seconds is not None
@@ -117,7 +123,7 @@ def test_calls_with_many_unlike_timeouts_and_headers_are_kept_apart(served: Serv
         async with served.channel() as channel:
             call = channel.unary_unary(WAIT)
             for number in range(200):
-                timeout = None if number % 3 == 0 else 100.0 + 7 * number
+                timeout = None if number % 3 == 0 else 1000.0 + 70 * number
                 answer = call(b"%d" % number, timeout=timeout, metadata=(("x", str(number % 70)),))
                 job = await served.jobs.get()
                 assert job.message == b"%d" % number
@@ -293,6 +299,37 @@ def test_a_server_that_is_not_there_is_unavailable(served: Served) -> None:
             details = "the part of the server that answers this call cannot be reached: try again"
             assert caught.value.details() == details, "it tells of none of the server's files"
         await lane.relay.close()
+
+    served.run(calls())
+
+
+class Told:
+    """The client's side of a call that nothing is sent on."""
+
+    head = Head("/cold.Service/wait")
+
+    def __init__(self) -> None:
+        self.end: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+
+    def finish(self, code: int, message: str, metadata: replies.Metadata = ()) -> None:
+        self.end.set_result((code, message))
+
+    def begin_answer(self, metadata: replies.Metadata) -> None:
+        pass
+
+    async def send(self, message: bytes) -> None:
+        pass
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-9, 1e-5, 1e-4])
+def test_a_call_that_is_late_before_it_has_begun_is_late_and_no_failure(served: Served, seconds: float) -> None:
+    async def calls() -> None:
+        for _ in range(20):
+            sink = Told()
+            passage = served.relay.open(cast("Sink", sink), seconds)
+            code, text = await sink.end
+            assert (code, text) == (replies.DEADLINE_EXCEEDED, "the deadline of the call passed before it was answered")
+            passage.cancel()
 
     served.run(calls())
 

@@ -7,7 +7,7 @@ import pytest
 from app.server.h2 import frames
 from app.server.h2.frames import END_HEADERS, END_STREAM, PADDED, ErrorCode, Setting, frame
 from app.server.h2.hpack import encode as literal
-from tests.server.h2.wire import COLD, Client, data, echo, framed
+from tests.server.h2.wire import COLD, PATH, Client, data, echo, framed
 
 
 @pytest.fixture
@@ -197,6 +197,12 @@ def test_trailers_end_the_request(client: Client) -> None:
 def test_trailers_that_do_not_end_the_request_reset_it(client: Client) -> None:
     client.send(client.headers(1), client.headers(1))
     assert client.reset() == (1, ErrorCode.PROTOCOL_ERROR)
+
+
+def test_trailers_that_look_like_another_request_reset_it(client: Client) -> None:
+    client.send(client.headers(1), client.headers(1, end=True))
+    assert client.reset() == (1, ErrorCode.PROTOCOL_ERROR)
+    assert not client.jobs
 
 
 @pytest.mark.parametrize("length", ["9", "11"])
@@ -479,6 +485,37 @@ def test_a_client_that_resets_some_of_very_many_is_not() -> None:
             client.jobs.pop().caller.answer(b"", "")
         else:
             client.send(frames.rst_stream(sid, ErrorCode.CANCEL))
+    assert not client.transport.closed
+
+
+@pytest.mark.parametrize("path", [PATH, COLD])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_client_that_resets_calls_whose_time_is_up_is_not(client: Client, path: bytes, whole: bool) -> None:
+    for sid in range(1, 8_001, 2):
+        client.send(client.headers(sid, path=path, grpc_timeout="20m"))
+        if whole:
+            client.send(data(sid, framed(b"x"), end=True))
+        # It may be a little early, by our clock.
+        client.loop.now += 0.019
+        client.send(frames.rst_stream(sid, ErrorCode.CANCEL))
+        client.loop.now -= 0.019
+    assert not client.transport.closed
+
+
+def test_a_client_that_resets_calls_long_before_their_time_is_cut_off(client: Client) -> None:
+    for sid in range(1, 8_001, 2):
+        if client.transport.closed:
+            break
+        client.call(sid, grpc_timeout="20m")
+        client.send(frames.rst_stream(sid, ErrorCode.CANCEL))
+    assert client.ended() == ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_a_client_that_resets_all_calls_but_slowly_is_not(client: Client) -> None:
+    for sid in range(1, 8_001, 2):
+        client.call(sid)
+        client.loop.now += 1 / 30
+        client.send(frames.rst_stream(sid, ErrorCode.CANCEL))
     assert not client.transport.closed
 
 

@@ -26,7 +26,7 @@ def changed(**values: bytes | None) -> list[Field]:
 
 def refusal(head: Head) -> dict[bytes, bytes]:
     assert head.refusal is not None
-    return dict(Decoder(4096).decode(head.refusal) or [])
+    return dict(Decoder(4096).decode(head.refusal.block) or [])
 
 
 def test_a_hot_method_has_what_runs_it() -> None:
@@ -77,6 +77,8 @@ def test_metadata_that_grpc_has_not_is_refused(field: Field) -> None:
         [GOOD[0], *GOOD[2:]],
         [*GOOD[:2], *GOOD[3:]],
         [*GOOD[:2], (b":path", b""), *GOOD[3:]],
+        [*GOOD[:2], (b":path", b"/a.B/\x1b[2J"), *GOOD[3:]],
+        [*GOOD[:2], (b":path", b"/a.B/C D"), *GOOD[3:]],
         [*GOOD, (b":path", PATH)],
         [*GOOD[:2], *GOOD[4:], *GOOD[2:4]],
         [(b":method", b"POST"), *GOOD],

@@ -1,5 +1,7 @@
 """What answers say, as a client reads it."""
 
+from urllib.parse import unquote_to_bytes
+
 import hpack
 import pytest
 
@@ -27,6 +29,7 @@ def test_messages_are_percent_encoded(message: str, encoded: bytes) -> None:
 
 def test_a_message_that_is_very_long_is_cut() -> None:
     assert replies.percent("x" * 10_000) == b"x" * 1024
+    assert unquote_to_bytes(replies.percent("x" + "é" * 10_000)) == ("x" + "é" * 511).encode()
 
 
 def test_a_status_alone_has_the_head_of_an_answer_too() -> None:

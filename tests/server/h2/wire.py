@@ -34,7 +34,7 @@ class Transport(asyncio.Transport):
         self.reading = True
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
+        return ("192.0.2.1", 50000) if name == "peername" else default
 
     def write(self, data: Any) -> None:
         assert not self.closed, "written to after the close"
@@ -133,13 +133,16 @@ class Client:
 
     Args:
         start: runs the hot methods; without one, calls wait in `jobs` until a test answers them.
+        access_log: whether the server notes each call.
     """
 
-    def __init__(self, start: Start | None = None, most: int = MOST, lane: GrpcLane | None = None) -> None:
+    def __init__(
+        self, start: Start | None = None, most: int = MOST, lane: GrpcLane | None = None, access_log: bool = False
+    ) -> None:
         self.jobs: list[Waiting] = []
         self.passages = Passages()
         hot: Mapping[bytes, Hot] = {PATH: start or self.wait, STREAMED: Streamed(start or self.wait, wrapped, told)}
-        self.lane = lane or GrpcLane(hot, cast("Relay", self.passages), most, status)
+        self.lane = lane or GrpcLane(hot, cast("Relay", self.passages), most, status, access_log=access_log)
         self.loop = Loop()
         self.connection = GrpcProtocol(self.lane, cast("asyncio.AbstractEventLoop", self.loop))
         self.transport = Transport()

@@ -10,7 +10,7 @@ from app.server.listen import listen
 from app.server.rpc.edge import Edge
 from app.settings import Settings
 from tests.server.inprocess import InProcess
-from tests.server.rpc.served import INFERENCE, infer_request
+from tests.server.rpc.served import INFERENCE, LANE, infer_request, serving
 
 ALONE = (("grpc.use_local_subchannel_pool", 1),)
 
@@ -57,3 +57,24 @@ def test_what_was_never_open_is_drained_at_once(folder: Path) -> None:
     edge = Edge(Settings(models_dir=folder, grpc_port=0))
     edge.refresh()
     asyncio.run(edge.drain(1))
+
+
+@pytest.mark.parametrize("access_log", [True, False])
+def test_calls_have_lines_in_the_access_log_where_requests_have(
+    application: InProcess, folder: Path, access_log: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "uvicorn.access")
+
+    async def run() -> None:
+        async with serving(application, LANE, folder, access_log=access_log) as rpc:
+            await rpc.call(f"{INFERENCE}/ModelInfer", infer_request("affine"))
+            await rpc.refused(f"{INFERENCE}/ModelInfer", infer_request("none"))
+            await rpc.call(f"{INFERENCE}/ServerLive", b"")
+
+    application.run(run())
+    lines = [record.getMessage() for record in caplog.records if record.name == "uvicorn.access"]
+    words = ['ModelInfer HTTP/2" OK', 'ModelInfer HTTP/2" NOT_FOUND', 'ServerLive HTTP/2" OK']
+    assert len(lines) == (3 if access_log else 0)
+    for line, said in zip(lines, words, strict=False):
+        assert line.startswith("127.0.0.1:")
+        assert said in line

@@ -85,15 +85,32 @@ def test_where_a_model_lies_may_be_said(controlled: Rpc, folder_of_two: Path) ->
     assert status_of(controlled, name="second") == {1: END}
 
 
+def test_where_a_model_lies_may_be_said_by_the_end_of_a_link_too(
+    controlled: Rpc, folder_of_two: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "a.tflite").write_bytes(tflite.affine())
+    (folder_of_two / "third").symlink_to(elsewhere)
+    config = {"name": "third", "base_path": f"{elsewhere}/"}
+
+    controlled.served.run(controlled.call(f"{MODELS}/HandleReloadConfigRequest", reload_of(config)))
+
+    assert status_of(controlled, name="third") == {1: AVAILABLE}
+
+
 @pytest.mark.parametrize(
     ("configs", "words"),
     [
         ([{"name": ""}], "a model has no name"),
         ([{"name": "first"}, {"name": "first"}], "has 'first' twice"),
         ([{"name": "first", "base_path": "/models/first"}], "base_path is '/models/first'"),
+        ([{"name": "first", "base_path": "/models/\0"}], r"base_path is '/models/\x00'"),
+        ([{"name": "a" * 5000, "base_path": "/models/a"}], "base_path is '/models/a'"),
         ([{"name": "first", "version_labels": {"stable": 1}}], "version_labels differ"),
-        ([{"name": "first", "model_version_policy": {"all": {}}}], "model_version_policy differs"),
-        ([{"name": "first", "model_version_policy": {"specific": {"versions": [2]}}}], "which is [1]"),
+        ([{"name": "first", "model_version_policy": {"all": {}}}], "found all, expected versions.latest = 1"),
+        ([{"name": "first", "model_version_policy": {"specific": {"versions": [2]}}}], "by which [1] is served"),
+        ([{"name": "first", "model_version_policy": {"latest": {"num_versions": 2}}}], "found the latest 2"),
     ],
 )
 def test_a_list_that_says_otherwise_is_refused_before_anything_is_done(
@@ -105,6 +122,33 @@ def test_a_list_that_says_otherwise_is_refused_before_anything_is_done(
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert words in text
     assert status_of(controlled, name="second") == {1: AVAILABLE}
+
+
+@pytest.mark.parametrize(
+    ("settings", "policies"),
+    [
+        ("", [{"latest": {}}, {"latest": {"num_versions": 1}}, {"specific": {"versions": [2]}}, {}]),
+        ("[versions]\nlatest = 2\n", [{"latest": {"num_versions": 2}}, {"specific": {"versions": [2, 1, 2]}}]),
+        ("[versions]\nall = true\n[labels]\nstable = 1\n", [{"all": {}}, {"specific": {"versions": [1, 2]}}]),
+        ("[versions]\nspecific = [1]\n", [{"specific": {"versions": [1]}}]),
+    ],
+)
+def test_a_list_may_say_of_a_model_what_its_folder_says_whether_it_is_loaded_or_not(
+    controlled: Rpc, folder_of_two: Path, settings: str, policies: list[dict[str, Any]]
+) -> None:
+    for version in (1, 2):
+        (folder_of_two / f"third/{version}").mkdir(parents=True)
+        (folder_of_two / f"third/{version}/model.tflite").write_bytes(tflite.affine())
+    (folder_of_two / "third/model.toml").write_text(settings)
+    path = f"{MODELS}/HandleReloadConfigRequest"
+
+    for policy in policies:
+        labels = {"stable": 1} if "labels" in settings else {}
+        config = {"name": "third", "model_version_policy": policy, "version_labels": labels}
+        controlled.served.run(controlled.call(path, reload_of(config)))
+        assert AVAILABLE in status_of(controlled, name="third").values()
+        controlled.served.run(controlled.call(path, reload_of({"name": "first"})))
+        assert AVAILABLE not in status_of(controlled, name="third").values()
 
 
 def test_when_a_listed_model_cannot_be_loaded_none_is_unloaded(controlled: Rpc) -> None:

@@ -90,8 +90,8 @@ def test_several_inferences_share_their_examples(rpc: Rpc) -> None:
     [
         (("both", "value", REGRESS), ("both", "value", REGRESS), "Duplicate evaluation of signature: value"),
         (("both", "value", REGRESS), ("affine", "", REGRESS), "must access the same model name: found 'both'"),
-        (("both", "value", "tensorflow/serving/predict"), ("both", "", REGRESS), "Unsupported signature method_name"),
-        (("both", "value", REGRESS), ("both", "odd", REGRESS), 'Serving signature name: "odd" not found'),
+        (("both", "", REGRESS), ("both", "serving_default", REGRESS), "evaluation of signature: serving_default"),
+        (("both", "value", REGRESS), ("both", "odd", REGRESS), "No signature was found with the name: odd"),
     ],
 )
 def test_inferences_that_cannot_be_done_at_once_are_refused(
@@ -107,6 +107,26 @@ def test_inferences_that_cannot_be_done_at_once_are_refused(
 
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert words in text
+
+
+def test_more_inferences_than_a_model_has_signatures_are_refused_at_once(rpc: Rpc) -> None:
+    tasks = [{"model_spec": model_spec("both", signature=f"{n}"), "method_name": REGRESS} for n in range(257)]
+    request = new(f"{SERVING}.MultiInferenceRequest", tasks=tasks, input=examples(1))
+
+    code, text = rpc.served.run(rpc.refused(f"{PREDICTION}/MultiInference", request))
+
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert text == "the request has 257 tasks: expected 256 at most"
+
+
+def test_an_inference_of_another_kind_is_not_implemented(rpc: Rpc) -> None:
+    tasks = [{"model_spec": model_spec("both"), "method_name": "tensorflow/serving/predict\n"}]
+    request = new(f"{SERVING}.MultiInferenceRequest", tasks=tasks, input=examples(1))
+
+    code, text = rpc.served.run(rpc.refused(f"{PREDICTION}/MultiInference", request))
+
+    assert code is grpc.StatusCode.UNIMPLEMENTED
+    assert r"Unsupported signature method_name: tensorflow/serving/predict\n of tasks[0]" in text
 
 
 def test_metadata_are_the_signatures(rpc: Rpc) -> None:

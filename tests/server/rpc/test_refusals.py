@@ -63,7 +63,7 @@ HOT = {
         "Predict",
         predict_request("affine", signature="odd"),
         INVALID,
-        'Serving signature name: "odd" not found in signature def',
+        'Serving signature key "odd" not found; ',
     ),
     "no inputs": (PREDICTION, "Predict", with_inputs(), INVALID, "x"),
     "an unknown input": (PREDICTION, "Predict", with_inputs(x=tensor([[1, 2, 3, 4]]), z=tensor([[1]])), INVALID, "z"),
