@@ -12,6 +12,7 @@ import grpc
 from app.server.h2 import replies
 from app.server.h2.head import Body, Head
 from app.server.h2.relayed import Relayed
+from app.server.h2.streaming import Streaming
 from app.server.h2.streams import Stream
 from app.server.h2.unary import Unary
 
@@ -66,6 +67,10 @@ class NotedUnary(_Noted, Unary):
     def sent(self) -> None:
         self.code = replies.OK
         super().sent()
+
+
+class NotedStreaming(_Noted, Streaming):
+    """A call of a hot method that takes many requests."""
 
 
 class NotedRelayed(_Noted, Relayed):

@@ -138,6 +138,8 @@ class GrpcProtocol(Reader, asyncio.Protocol):
             self._stop_timer()
             self._final = self._last
             self.sender.write(frames.goaway(self._final, ErrorCode.NO_ERROR))
+            for stream in list(self.streams.values()):
+                stream.retire()
             self.emptied()
 
     def answered(self, content: bytes) -> None:

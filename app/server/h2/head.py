@@ -27,6 +27,24 @@ Start: TypeAlias = Callable[[bytes, float | None, Caller], Job | None]
 """Runs one request message: the message, the seconds that the caller still waits (None: for ever), who gets the answer.
 May call the caller before it returns. Returned is the job if it is still under way."""
 
+
+class Streamed(NamedTuple):
+    """A method of many requests on one call, each with one answer.
+
+    Args:
+        start: runs one of them.
+        wrap: what it is answered, as the message that the client gets, in pieces.
+        tell: the same of a request's message and what was wrong with it; the call goes on.
+    """
+
+    start: Start
+    wrap: Callable[[Body], tuple[bytes | memoryview, ...]]
+    tell: Callable[[bytes, LitepoolError], bytes]
+
+
+Hot: TypeAlias = Start | Streamed
+"""What serves a method without the relay."""
+
 ENCODINGS = (b"identity", b"gzip", b"deflate")
 
 _NAME = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
@@ -53,7 +71,8 @@ class Head(NamedTuple):
 
     Args:
         path: `/package.Service/Method`.
-        start: what runs the method, if it is a hot one.
+        start: what runs the method, if it is a hot one,
+        streamed: or one of many requests.
         refusal: what answers the request without a look at the rest of it.
         encoding: of compressed messages, one of `ENCODINGS`.
         length: bytes of the request's body by `content-length`, -1 without one.
@@ -66,6 +85,7 @@ class Head(NamedTuple):
     encoding: bytes = b"identity"
     length: int = -1
     metadata: tuple[tuple[str, str | bytes], ...] = ()
+    streamed: Streamed | None = None
 
 
 def read_timeout(value: bytes) -> float | None:
@@ -74,8 +94,13 @@ def read_timeout(value: bytes) -> float | None:
     return int(match[1]) * _UNITS[match[2]] if match else None
 
 
-def read_head(fields: list[Field], hot: Mapping[bytes, Start]) -> Head:
+def read_head(
+    fields: list[Field], hot: Mapping[bytes, Hot], unknown: Callable[[str], str | None] = lambda _: None
+) -> Head:
     """Check a request's headers, all but `grpc-timeout`.
+
+    Args:
+        unknown: what there is to say of a path that is not hot and that nobody has; None of others.
 
     Raises:
         Malformed
@@ -97,9 +122,13 @@ def read_head(fields: list[Field], hot: Mapping[bytes, Start]) -> Head:
         shown = encoding[:80].decode("latin-1")
         message = f"grpc-encoding: expected one of identity, gzip and deflate, found {shown!r}"
         return refused(replies.refusal(replies.UNIMPLEMENTED, message))
-    start = hot.get(pseudo[b":path"])
-    if start is not None:
-        return Head(path, start, None, encoding, length)
+    found_hot = hot.get(pseudo[b":path"])
+    if isinstance(found_hot, Streamed):
+        return Head(path, None, None, encoding, length, streamed=found_hot)
+    if found_hot is not None:
+        return Head(path, found_hot, None, encoding, length)
+    if (nobody := unknown(path)) is not None:
+        return refused(replies.refusal(replies.UNIMPLEMENTED, nobody))
     try:
         metadata = tuple(pair for field in regular if field[0] not in _NOT_METADATA for pair in _metadata(*field))
     except ValueError as error:

@@ -6,11 +6,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from app.errors import LitepoolError
-from app.server.h2.access import NotedRelayed, NotedUnary
-from app.server.h2.head import Head, Start, read_head
+from app.server.h2.access import NotedRelayed, NotedStreaming, NotedUnary
+from app.server.h2.head import Head, Hot, read_head
 from app.server.h2.hpack import Field
 from app.server.h2.relay import Relay
 from app.server.h2.relayed import Relayed
+from app.server.h2.streaming import Streaming
 from app.server.h2.unary import Unary
 
 if TYPE_CHECKING:
@@ -31,15 +32,17 @@ class GrpcLane:
         relay: the way to the server of all other methods.
         max_message: bytes of a message above which it is refused, also when it is inflated.
         status: the canonical number and the text of an error.
+        unknown: what there is to say of a path that is neither hot nor the server's; None of others.
         access_log: whether each call is noted.
     """
 
     def __init__(
         self,
-        hot: Mapping[bytes, Start],
+        hot: Mapping[bytes, Hot],
         relay: Relay,
         max_message: int,
         status: Callable[[LitepoolError], tuple[int, str]],
+        unknown: Callable[[str], str | None] = lambda _: None,
         access_log: bool = False,
     ) -> None:
         self.relay = relay
@@ -47,10 +50,12 @@ class GrpcLane:
         self.status = status
         self.access_log = access_log
         self.unary: type[Unary] = NotedUnary if access_log else Unary
+        self.streaming: type[Streaming] = NotedStreaming if access_log else Streaming
         self.relayed: type[Relayed] = NotedRelayed if access_log else Relayed
         self.connections: set[GrpcProtocol] = set()
         self.draining = False
         self._hot = hot
+        self._unknown = unknown
         self._heads: dict[tuple[Field, ...], Head] = {}
         self._empty: asyncio.Event | None = None
 
@@ -63,7 +68,7 @@ class GrpcLane:
         key = tuple(fields)
         head = self._heads.get(key)
         if head is None:
-            head = read_head(fields, self._hot)
+            head = read_head(fields, self._hot, self._unknown)
             if sum(len(name) + len(value) for name, value in fields) <= _LARGEST_HEAD:
                 if len(self._heads) >= _MOST_HEADS:
                     self._heads.clear()

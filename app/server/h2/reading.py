@@ -348,7 +348,9 @@ class Reader(Roster):
                 self._expect_more(sid)
             return
         self._patience.idle = 0
-        stream = (self._unary if head.start is not None else self.lane.relayed)(self, sid, head)
+        lane = self.lane
+        kind = self._unary if head.start is not None else lane.streaming if head.streamed is not None else lane.relayed
+        stream = kind(self, sid, head)
         self.register(stream)
         stream.expect(timeout)
         stream.ended = ends

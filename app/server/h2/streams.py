@@ -108,6 +108,9 @@ class Stream:
         """The last message was the last."""
         raise NotImplementedError
 
+    def retire(self) -> None:
+        """The connection ends, and waits for this: what would last should not."""
+
     def abandon(self) -> None:
         """Nobody waits for the answer any more."""
         raise NotImplementedError

@@ -11,12 +11,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 
+from app.protocols.call import Wire
 from app.server.app import Services
 from app.server.forward import Peers
+from app.server.h2 import head as h2
 from app.server.h2.connection import GrpcProtocol
 from app.server.h2.lane import GrpcLane
 from app.server.h2.relay import Relay
 from app.server.listen import short_folder
+from app.server.rpc import stream
 from app.server.rpc.hot import PATHS
 from app.server.rpc.passing import elsewhere
 from app.server.rpc.server import RpcServer
@@ -57,9 +60,11 @@ class Edge:
         self._server = RpcServer(services, self._settings, elsewhere(self._peers) if self._peers is not None else None)
         await self._server.start(target)
         self._relay = Relay(target)
-        hot = {PATHS[wire].encode(): call for wire, call in self._server.hot.items()}
-        settings = self._settings
-        self._lane = GrpcLane(hot, self._relay, settings.max_body_bytes, number_and_text, settings.access_log)
+        calls = self._server.hot
+        hot: dict[bytes, h2.Hot] = {PATHS[wire].encode(): call for wire, call in calls.items()}
+        hot[stream.PATH.encode()] = stream.streamed(calls[Wire.GRPC_INFER])
+        settings, unknown = self._settings, self._server.unknown
+        self._lane = GrpcLane(hot, self._relay, settings.max_body_bytes, number_and_text, unknown, settings.access_log)
         if self.sock is None:
             return None
         return await asyncio.get_running_loop().create_server(self.protocol, sock=self.sock)

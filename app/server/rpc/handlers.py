@@ -12,14 +12,13 @@ from app.protocols.call import SHOWN, Wire
 from app.server.app import Services
 from app.server.errors import new_request_id
 from app.server.h2.relay import TOLD
-from app.server.rpc import health, inference, model_service, prediction, reflection
+from app.server.rpc import health, inference, model_service, prediction, reflection, stream
 from app.server.rpc.calls import Stream, Unary, awaited, described
 from app.server.rpc.health import Health
 from app.server.rpc.hot import PATHS, Hot
 from app.server.rpc.messages import SERVICES, Method, methods
 from app.server.rpc.ordering import Control
 from app.server.rpc.status import Refused, status_of
-from app.server.rpc.stream import streaming
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         ending: asyncio.Event,
     ) -> None:
         self._handlers = {
-            **_of_models(services, settings, hot, ending),
+            **_of_models(services, settings, hot),
             **{path: _unary_handler(call, path) for path, call in checks.calls},
             **{path: _stream_handler(stream, path) for path, stream in checks.streams},
         }
@@ -54,11 +53,13 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def service(self, handler_call_details: Any) -> Any:
         path = handler_call_details.method
-        return self._handlers.get(path) or _refusal(self._unknown(path))
+        return self._handlers.get(path) or _refusal(self.unknown(path) or "")
 
-    def _unknown(self, path: str) -> str:
-        """What there is to say of a path that nothing here has."""
-        paths = [known[1:].split("/") for known in self._handlers]
+    def unknown(self, path: str) -> str | None:
+        """What there is to say of a path that nothing here has; None of others."""
+        if path in self._handlers:
+            return None
+        paths = [known[1:].split("/") for known in (*self._handlers, stream.PATH)]
         service, _, method = path[1:].rpartition("/")
         have = [name for of, name in paths if of == service]
         if have:
@@ -67,7 +68,7 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         return f"no service {service[:SHOWN]!r}: the services here are {known}"
 
 
-def _of_models(services: Services, settings: Settings, hot: dict[Wire, Hot], ending: asyncio.Event) -> dict[str, Any]:
+def _of_models(services: Services, settings: Settings, hot: dict[Wire, Hot]) -> dict[str, Any]:
     manager = services.manager
     control = Control(services.orders, settings.model_control)
     open_inference = inference.Inference(manager, services.metrics, control)
@@ -82,8 +83,8 @@ def _of_models(services: Services, settings: Settings, hot: dict[Wire, Hot], end
     handlers = {}
     for service in SERVICES:
         for method in methods(service):
-            if method.name == "ModelStreamInfer":
-                handlers[method.path] = _stream_handler(streaming(hot[Wire.GRPC_INFER], ending), method.path)
+            if method.path == stream.PATH:
+                # The lane's alone.
                 continue
             call = predicting.get(method.path) or own.get(method.name, open_inference.call)(method)
             handlers[method.path] = _unary_handler(call, method.path)

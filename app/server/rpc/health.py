@@ -35,8 +35,11 @@ class Health:
         self._ending = ending
         self._news = asyncio.Event()
         found = {method.name: method for method in methods(FULL_NAME)}
-        self._check, self._list, self._watch = (found[name] for name in ("Check", "List", "Watch"))
-        self.calls = ((self._check.path, self._answer), (self._list.path, self._answer_all))
+        self._check, self._watch = found["Check"], found["Watch"]
+        # Older releases of grpcio-health-checking do not know it.
+        self._list = found.get("List")
+        more = ((self._list.path, self._answer_all),) if self._list is not None else ()
+        self.calls = ((self._check.path, self._answer), *more)
         self.streams = ((self._watch.path, self._tell),)
 
     def look(self) -> None:
@@ -56,6 +59,7 @@ class Health:
 
     async def _answer_all(self, message: bytes, _: Left) -> bytes:
         """The same of all services."""
+        assert self._list is not None
         self._list.read(message)
         return self._list.write({"statuses": {name: {"status": self._status(name)} for name in ("", *SERVICES)}})
 

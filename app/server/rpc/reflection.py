@@ -14,7 +14,6 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from app.errors import InvalidArgument, Unavailable
 from app.server.rpc.calls import Left, Stream
 from app.server.rpc.messages import POOL
-from app.server.rpc.stream import until
 
 ALPHA = reflection.SERVICE_NAME
 STABLE = ALPHA.replace("v1alpha", "v1")
@@ -42,7 +41,7 @@ def reflecting(services: tuple[str, ...], ending: asyncio.Event) -> Stream:
     servicer = reflection.aio.ReflectionServicer((*services, STABLE, ALPHA), POOL)
 
     async def stream(messages: AsyncIterator[bytes], _: Left) -> AsyncIterator[bytes]:
-        async for answer in servicer.ServerReflectionInfo(_requests(until(ending, messages)), None):
+        async for answer in servicer.ServerReflectionInfo(_requests(_until(ending, messages)), None):
             yield answer.SerializeToString()
         if ending.is_set():
             raise Unavailable("the server is shutting down", retry_after=1)
@@ -58,3 +57,27 @@ async def _requests(messages: AsyncIterator[bytes]) -> AsyncIterator[reflection_
             raise InvalidArgument(
                 f"the request is no ServerReflectionRequest: found {len(message)} bytes that cannot be read as one"
             ) from None
+
+
+async def _until(ending: asyncio.Event, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The messages that come before the end."""
+    end = asyncio.ensure_future(ending.wait())
+    upcoming = None
+    try:
+        while not ending.is_set():
+            upcoming = asyncio.ensure_future(_next(messages))
+            await asyncio.wait((upcoming, end), return_when=asyncio.FIRST_COMPLETED)
+            if not upcoming.done():
+                return
+            message = upcoming.result()
+            if message is None:
+                return
+            yield message
+    finally:
+        end.cancel()
+        if upcoming is not None:
+            upcoming.cancel()
+
+
+async def _next(messages: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(messages, None)

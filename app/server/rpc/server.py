@@ -29,8 +29,10 @@ class RpcServer:
         self.hot: dict[Wire, Hot] = hot_calls(services.dataplane, elsewhere)
         self._ending = asyncio.Event()
         self._health = Health(services.manager, self._ending)
+        handlers = Handlers(services, settings, self.hot, self._health, self._ending)
+        self.unknown = handlers.unknown
         self._server = grpc.aio.server(
-            handlers=(Handlers(services, settings, self.hot, self._health, self._ending),),
+            handlers=(handlers,),
             # How many calls there may be the lane says, connection by connection; all come here on one.
             options=(
                 ("grpc.max_receive_message_length", settings.max_body_bytes),

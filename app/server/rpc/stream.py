@@ -1,22 +1,16 @@
 """Triton's `ModelStreamInfer`: requests one after another on one call, each answered in its turn.
 
-Those that follow are begun before the first is answered, up to a number, and the answers come in the order of the
-requests, as Triton's do for models that give one answer to a request. One that fails says so in the answer's
-`error_message`, and the stream goes on.
+The answers come in the order of the requests, as Triton's do for models that give one answer to a request. One that
+fails says so in the answer's `error_message`, and the stream goes on.
 """
 
-import asyncio
-from collections.abc import AsyncIterator
-
-from app.errors import InvalidArgument, LitepoolError, Unavailable
+from app.errors import InvalidArgument, LitepoolError
 from app.protocols import protobuf
-from app.runtime.job import Job
-from app.server.predict import Caller
-from app.server.rpc.calls import Left, Stream, joined
-from app.server.rpc.hot import Start
+from app.protocols.call import Answer
+from app.server.h2.head import Streamed
+from app.server.rpc.hot import INFERENCE, Start
 
-_AHEAD = 32
-"""Requests of one stream that are under way at a time."""
+PATH = f"/{INFERENCE}/ModelStreamInfer"
 
 _ERROR_MESSAGE, _INFER_RESPONSE = 1, 2
 _ID, _PARAMETERS = 3, 4
@@ -29,85 +23,20 @@ _FINAL = protobuf.write_bytes(
 """The parameter by which clients know the last answer to a request, which here is the only one."""
 
 
-class _Turn:
-    """One request's, in the order of the answers."""
-
-    def __init__(self, message: bytes) -> None:
-        self.message = message
-        self.caller = Caller()
-        self.job: Job | None = None
-
-    async def answer(self) -> bytes:
-        told = await self.caller.reply
-        if isinstance(told, LitepoolError):
-            within = protobuf.write_bytes(_ID, _identity(self.message)) + _FINAL
-            return protobuf.write_bytes(_ERROR_MESSAGE, told.message.encode()) + protobuf.write_bytes(
-                _INFER_RESPONSE, within
-            )
-        return protobuf.write_bytes(_INFER_RESPONSE, joined(told[0]) + _FINAL)
+def streamed(start: Start) -> Streamed:
+    """Many calls of `ModelInfer` as one of `ModelStreamInfer`."""
+    return Streamed(start, _wrap, _tell)
 
 
-def streaming(start: Start, ending: asyncio.Event) -> Stream:
-    """A hot call as one of many requests.
-
-    Args:
-        ending: set when the server takes no more requests, also not on streams that are open.
-    """
-
-    async def stream(messages: AsyncIterator[bytes], left: Left) -> AsyncIterator[bytes]:
-        turns: asyncio.Queue[_Turn | None] = asyncio.Queue()
-        room = asyncio.Semaphore(_AHEAD)
-        under_way: set[_Turn] = set()
-
-        async def read() -> None:
-            async for message in until(ending, messages):
-                await room.acquire()
-                turn = _Turn(message)
-                turn.job = start(message, left(), turn.caller)
-                under_way.add(turn)
-                turns.put_nowait(turn)
-
-        reading = asyncio.ensure_future(read())
-        reading.add_done_callback(lambda _: turns.put_nowait(None))
-        try:
-            while (turn := await turns.get()) is not None:
-                yield await turn.answer()
-                under_way.discard(turn)
-                room.release()
-            await reading
-            if ending.is_set():
-                raise Unavailable("the server is shutting down", retry_after=1)
-        finally:
-            reading.cancel()
-            for turn in under_way:
-                if turn.job is not None:
-                    turn.job.abandoned = True
-
-    return stream
+def _wrap(body: bytes | Answer) -> tuple[bytes | memoryview, ...]:
+    pieces = body.pieces if isinstance(body, Answer) else (body,)
+    size = sum(memoryview(piece).nbytes for piece in pieces) + len(_FINAL)
+    return protobuf.write_head(_INFER_RESPONSE, size), *pieces, _FINAL
 
 
-async def until(ending: asyncio.Event, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The messages that come before the end."""
-    end = asyncio.ensure_future(ending.wait())
-    upcoming = None
-    try:
-        while not ending.is_set():
-            upcoming = asyncio.ensure_future(_next(messages))
-            await asyncio.wait((upcoming, end), return_when=asyncio.FIRST_COMPLETED)
-            if not upcoming.done():
-                return
-            message = upcoming.result()
-            if message is None:
-                return
-            yield message
-    finally:
-        end.cancel()
-        if upcoming is not None:
-            upcoming.cancel()
-
-
-async def _next(messages: AsyncIterator[bytes]) -> bytes | None:
-    return await anext(messages, None)
+def _tell(message: bytes, error: LitepoolError) -> bytes:
+    within = protobuf.write_bytes(_ID, _identity(message)) + _FINAL
+    return protobuf.write_bytes(_ERROR_MESSAGE, error.message.encode()) + protobuf.write_bytes(_INFER_RESPONSE, within)
 
 
 def _identity(message: bytes) -> bytes:

@@ -13,15 +13,20 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from app.errors import LitepoolError
+from app.protocols.call import Answer
 from app.runtime.job import Job
 from app.server.h2.connection import GrpcProtocol
-from app.server.h2.head import Caller
+from app.server.h2.head import Body, Caller, Hot, Streamed
 from app.server.h2.lane import GrpcLane
 from app.server.h2.relay import TOLD, Relay
 from tests.loops import PATIENCE
 
 T = TypeVar("T")
 UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+
+
+def as_it_is(body: Body) -> tuple[bytes | memoryview, ...]:
+    return body.pieces if isinstance(body, Answer) else (body,)
 
 
 class Waiting(Job):
@@ -40,7 +45,10 @@ class Waiting(Job):
 
 
 class Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """What is behind the relay: `/cold.Service/*`."""
+    """What is behind the relay: `/cold.Service/*`.
+
+    They read before they answer: grpc.aio's client takes a call that ends before it was written to for broken.
+    """
 
     def __init__(self) -> None:
         self.cancelled = asyncio.Event()
@@ -57,10 +65,12 @@ class Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
         context.set_trailing_metadata((("trailing", "yes"), ("trailing-bin", b"\0\xff")))
 
     async def refuse(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        await anext(requests)
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not today: 5 % ☃", (("why", "because"), TOLD))
         yield b""
 
     async def cancel(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        await anext(requests)
         await context.abort(grpc.StatusCode.CANCELLED, "changed my mind", (TOLD,))
         yield b""
 
@@ -70,6 +80,7 @@ class Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
             raise ValueError("a secret")
 
     async def remaining(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        await anext(requests)
         left = context.time_remaining()
         yield b"none" if left is None else b"%d" % left
 
@@ -92,7 +103,7 @@ class Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 
 class Served:
-    """Hot are `/hot.Service/Echo`, `/hot.Service/Wait` and `/hot.Service/Refuse`."""
+    """Hot are `/hot.Service/Echo`, `Wait` and `Refuse`, and of many requests `Echoes` and `Waits`."""
 
     def __enter__(self) -> "Served":
         self.folder = tempfile.TemporaryDirectory()
@@ -116,7 +127,13 @@ class Served:
         return grpc.aio.insecure_channel(self.address, options=(*UNLIMITED, ("grpc.use_local_subchannel_pool", 1)))
 
     def new_lane(self) -> GrpcLane:
-        hot = {b"/hot.Service/Echo": self.echo, b"/hot.Service/Wait": self.wait, b"/hot.Service/Refuse": self.refuse}
+        hot: dict[bytes, Hot] = {
+            b"/hot.Service/Echo": self.echo,
+            b"/hot.Service/Wait": self.wait,
+            b"/hot.Service/Refuse": self.refuse,
+            b"/hot.Service/Echoes": Streamed(self.echo, as_it_is, lambda message, error: message),
+            b"/hot.Service/Waits": Streamed(self.wait, as_it_is, lambda message, error: message),
+        }
         self.lanes.append(GrpcLane(hot, self.relay, 128 << 20, lambda error: (9, error.message)))
         return self.lanes[-1]
 

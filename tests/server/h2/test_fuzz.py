@@ -11,7 +11,7 @@ from app.server.h2 import frames
 from app.server.h2.head import Caller
 from app.server.h2.hpack import encode
 from tests.examples import many
-from tests.server.h2.wire import COLD, PATH, Client, echo, framed
+from tests.server.h2.wire import COLD, PATH, STREAMED, Client, echo, framed
 
 SIDS = st.one_of(st.integers(0, 9), st.just(2**31 - 1), st.just(2**31 + 1))
 PSEUDO = ((b":method", b"POST"), (b":scheme", b"http"))
@@ -26,7 +26,7 @@ FIELDS = st.sampled_from(
     ]
 )
 GOOD = st.builds(
-    lambda path, more: encode(*PSEUDO, (b":path", path), *GRPC, *more), st.sampled_from([PATH, COLD]), FIELDS
+    lambda path, more: encode(*PSEUDO, (b":path", path), *GRPC, *more), st.sampled_from([PATH, COLD, STREAMED]), FIELDS
 )
 BLOCKS = st.one_of(st.binary(max_size=40), GOOD, st.just(Client().block()))
 BODIES = st.one_of(

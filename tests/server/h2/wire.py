@@ -7,17 +7,19 @@ from typing import Any, NamedTuple, cast
 import hpack
 
 from app.errors import LitepoolError
+from app.protocols.call import Answer
 from app.runtime.job import Job
 from app.server.h2 import frames
 from app.server.h2.connection import GrpcProtocol
 from app.server.h2.frames import END_HEADERS, END_STREAM, FRAME
-from app.server.h2.head import Caller, Start
+from app.server.h2.head import Body, Caller, Hot, Start, Streamed
 from app.server.h2.lane import GrpcLane
 from app.server.h2.message import PREFIX
 from app.server.h2.relay import Relay, Sink
 
 PATH = b"/a.B/C"
 COLD = b"/a.B/Cold"
+STREAMED = b"/a.B/Streamed"
 MOST = 1 << 16
 
 
@@ -78,6 +80,9 @@ class Loop:
         self.later.append((seconds, function, timer))
         return timer
 
+    def call_at(self, when: float, function: Any) -> Timer:
+        return self.call_later(when - self.now, function)
+
     def run_later(self) -> None:
         """Run what was asked for later and not cancelled."""
         due, self.later = self.later, []
@@ -127,7 +132,7 @@ class Client:
     """One connection of one client.
 
     Args:
-        start: runs the hot method; without one, calls wait in `jobs` until a test answers them.
+        start: runs the hot methods; without one, calls wait in `jobs` until a test answers them.
         access_log: whether the server notes each call.
     """
 
@@ -136,8 +141,8 @@ class Client:
     ) -> None:
         self.jobs: list[Waiting] = []
         self.passages = Passages()
-        hot: Mapping[bytes, Start] = {PATH: start or self.wait}
-        self.lane = lane or GrpcLane(hot, cast("Relay", self.passages), most, status, access_log)
+        hot: Mapping[bytes, Hot] = {PATH: start or self.wait, STREAMED: Streamed(start or self.wait, wrapped, told)}
+        self.lane = lane or GrpcLane(hot, cast("Relay", self.passages), most, status, access_log=access_log)
         self.loop = Loop()
         self.connection = GrpcProtocol(self.lane, cast("asyncio.AbstractEventLoop", self.loop))
         self.transport = Transport()
@@ -229,6 +234,14 @@ class Client:
 
 def status(error: LitepoolError) -> tuple[int, str]:
     return 14, error.message
+
+
+def wrapped(body: Body) -> tuple[bytes | memoryview, ...]:
+    return b"<", *(body.pieces if isinstance(body, Answer) else (body,)), b">"
+
+
+def told(message: bytes, error: LitepoolError) -> bytes:
+    return b"%b: %b" % (message, error.message.encode())
 
 
 def data(sid: int, payload: bytes, end: bool = False) -> bytes:

@@ -6,13 +6,27 @@ from typing import Any
 import grpc
 import pytest
 
+from app.dataplane import Caller
 from app.errors import NotFound
 from app.protocols import protobuf
 from app.protocols.call import Answer
+from app.runtime.job import Job
 from app.server.rpc.calls import awaited
 from app.server.rpc.messages import new
 from tests.server.rpc.served import INFERENCE, PREDICTION, Rpc, floats, infer_request, predict_request
-from tests.server.rpc.test_stream import Begun
+
+
+class Begun:
+    """A `Start` that answers nothing of itself."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.callers: list[Caller] = []
+
+    def __call__(self, message: bytes, seconds: float | None, caller: Caller) -> Job:
+        self.callers.append(caller)
+        self.jobs.append(Job())
+        return self.jobs[-1]
 
 
 def test_an_answer_in_pieces_is_put_together() -> None:

@@ -1,22 +1,24 @@
 """Triton's stream of requests, each answered in its turn."""
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
-from app.dataplane import Caller
-from app.errors import InvalidArgument, Unavailable
-from app.runtime.job import Job
-from app.server.rpc import stream
 from app.server.rpc.messages import new
-from app.server.rpc.stream import streaming
-from tests.server.rpc.served import INFERENCE, Rpc, floats, infer_request
+from tests.server.inprocess import InProcess
+from tests.server.rpc.served import INFERENCE, LANE, Rpc, floats, infer_request, serving
 
-FINAL = b"\x22\x1b\x0a\x15triton_final_response\x12\x02\x08\x01"
-"""What every answer ends with."""
+
+@pytest.fixture(scope="module")
+def rpc(application: InProcess, folder: Path) -> Iterator[Rpc]:
+    """The lane, which alone has such calls."""
+    stack = AsyncExitStack()
+    yield application.run(stack.enter_async_context(serving(application, LANE, folder)))
+    application.run(stack.aclose())
 
 
 async def answers(rpc: Rpc, *requests: bytes) -> list[Any]:
@@ -81,110 +83,3 @@ def test_a_sequence_goes_over_one_stream(rpc: Rpc) -> None:
     found = rpc.served.run(answers(rpc, *map(step, range(5))))
 
     assert [floats(answer.infer_response.raw_output_contents)[0] for answer in found] == [1, 2, 3, 4, 5]
-
-
-class Begun:
-    """A `Start` that answers nothing of itself."""
-
-    def __init__(self) -> None:
-        self.jobs: list[Job] = []
-        self.callers: list[Caller] = []
-        self.messages: list[bytes] = []
-
-    def __call__(self, message: bytes, seconds: float | None, caller: Caller) -> Job:
-        self.messages.append(message)
-        self.callers.append(caller)
-        self.jobs.append(Job())
-        return self.jobs[-1]
-
-
-class Client:
-    """Messages that come when they are put."""
-
-    def __init__(self) -> None:
-        self.queue: asyncio.Queue[bytes | None] = asyncio.Queue()
-
-    async def messages(self) -> AsyncIterator[bytes]:
-        while (message := await self.queue.get()) is not None:
-            yield message
-
-
-async def _settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-def test_answers_wait_for_those_before_them() -> None:
-    async def run() -> None:
-        begun, client = Begun(), Client()
-        for message in (b"one", b"two", None):
-            client.queue.put_nowait(message)
-        found = aiter(streaming(begun, asyncio.Event())(client.messages(), lambda: None))
-        first = asyncio.ensure_future(anext(found))
-        await _settle()
-        assert begun.messages == [b"one", b"two"], "the second does not wait for the first"
-        begun.callers[1].answer(b"2", "")
-        await _settle()
-        assert not first.done()
-        begun.callers[0].answer(b"1", "")
-        assert await first == b"\x12\x1e1" + FINAL
-        assert [message async for message in found] == [b"\x12\x1e2" + FINAL]
-        assert not any(job.abandoned for job in begun.jobs)
-
-    asyncio.run(run())
-
-
-def test_only_so_many_are_under_way_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "_AHEAD", 2)
-
-    async def run() -> None:
-        begun, client = Begun(), Client()
-        for number in range(5):
-            client.queue.put_nowait(b"%d" % number)
-        found = aiter(streaming(begun, asyncio.Event())(client.messages(), lambda: None))
-        first = asyncio.ensure_future(anext(found))
-        await _settle()
-        assert len(begun.messages) == 2
-        begun.callers[0].answer(b"", "")
-        await first
-        second = asyncio.ensure_future(anext(found))
-        await _settle()
-        assert len(begun.messages) == 3
-        second.cancel()
-        await asyncio.wait((second,))
-
-    asyncio.run(run())
-
-
-def test_when_the_client_goes_nobody_waits_for_what_is_under_way() -> None:
-    async def run() -> None:
-        begun, client = Begun(), Client()
-        client.queue.put_nowait(b"one")
-        client.queue.put_nowait(b"two")
-        found = aiter(streaming(begun, asyncio.Event())(client.messages(), lambda: None))
-        first = asyncio.ensure_future(anext(found))
-        await _settle()
-        first.cancel()
-        await asyncio.wait((first,))
-        assert [job.abandoned for job in begun.jobs] == [True, True]
-
-    asyncio.run(run())
-
-
-def test_at_the_end_what_has_begun_is_answered_and_no_more_is_taken() -> None:
-    async def run() -> None:
-        begun, client, ending = Begun(), Client(), asyncio.Event()
-        client.queue.put_nowait(b"one")
-        found = aiter(streaming(begun, ending)(client.messages(), lambda: None))
-        first = asyncio.ensure_future(anext(found))
-        await _settle()
-        ending.set()
-        await _settle()
-        client.queue.put_nowait(b"late")
-        begun.callers[0].refuse(InvalidArgument("no"))
-        assert await first == b"\x0a\x02no\x12\x1f\x1a\x00" + FINAL
-        with pytest.raises(Unavailable, match="shutting down"):
-            await anext(found)
-        assert begun.messages == [b"one"]
-
-    asyncio.run(run())
