@@ -30,7 +30,7 @@ TOLD = ("litepool-told", "1")
 """Metadata behind an answer whose status has a text of ours. It goes no further."""
 
 _OF_GRPC = {
-    grpc.StatusCode.DEADLINE_EXCEEDED: "the deadline of the call passed before it was answered",
+    grpc.StatusCode.DEADLINE_EXCEEDED: replies.LATE,
     grpc.StatusCode.CANCELLED: "the call was cancelled",
     grpc.StatusCode.UNAVAILABLE: "the part of the server that answers this call cannot be reached: try again",
 }

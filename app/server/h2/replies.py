@@ -25,6 +25,8 @@ class Refusal(NamedTuple):
     block: bytes
 
 
+LATE = "the deadline of the call passed before it was answered"
+
 _LONGEST_MESSAGE = 1024
 """Bytes of a message, before encoding; clients refuse trailers of more than 8 KiB in all."""
 

@@ -238,4 +238,4 @@ class Streaming(Stream):
 
     def _expire(self) -> None:
         self._timer = None
-        self.end_with(replies.DEADLINE_EXCEEDED, "the deadline of the call passed before it ended")
+        self.end_with(replies.DEADLINE_EXCEEDED, replies.LATE)

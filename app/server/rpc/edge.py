@@ -60,12 +60,11 @@ class Edge:
         self._server = RpcServer(services, self._settings, elsewhere(self._peers) if self._peers is not None else None)
         await self._server.start(target)
         self._relay = Relay(target)
-        calls, settings = self._server.hot, self._settings
+        calls = self._server.hot
         hot: dict[bytes, h2.Hot] = {PATHS[wire].encode(): call for wire, call in calls.items()}
         hot[stream.PATH.encode()] = stream.streamed(calls[Wire.GRPC_INFER])
-        self._lane = GrpcLane(
-            hot, self._relay, settings.max_body_bytes, number_and_text, self._server.unknown, settings.access_log
-        )
+        settings, unknown = self._settings, self._server.unknown
+        self._lane = GrpcLane(hot, self._relay, settings.max_body_bytes, number_and_text, unknown, settings.access_log)
         if self.sock is None:
             return None
         return await asyncio.get_running_loop().create_server(self.protocol, sock=self.sock)

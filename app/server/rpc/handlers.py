@@ -44,8 +44,8 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
     ) -> None:
         self._handlers = {
             **_of_models(services, settings, hot),
-            checks.check_path: _unary_handler(checks.check, checks.check_path),
-            checks.watch_path: _stream_handler(checks.watch, checks.watch_path),
+            **{path: _unary_handler(call, path) for path, call in checks.calls},
+            **{path: _stream_handler(stream, path) for path, stream in checks.streams},
         }
         reflect = reflection.reflecting((*SERVICES, health.FULL_NAME), ending)
         for path in reflection.PATHS:

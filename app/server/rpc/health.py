@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 from app.protocols.call import SHOWN
 from app.repository.manager import Manager, Status
 from app.server.rpc.calls import Left
-from app.server.rpc.messages import POOL, SERVICES, Method
+from app.server.rpc.messages import POOL, SERVICES, methods
 from app.server.rpc.status import Refused
 
 FULL_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -34,40 +34,47 @@ class Health:
         self._manager = manager
         self._ending = ending
         self._news = asyncio.Event()
-        check, watch = (
-            Method(f"/{FULL_NAME}/{name}", POOL.FindServiceByName(FULL_NAME).methods_by_name[name])
-            for name in ("Check", "Watch")
-        )
-        self._method = check
-        self.check_path, self.watch_path = check.path, watch.path
+        found = {method.name: method for method in methods(FULL_NAME)}
+        self._check, self._watch = found["Check"], found["Watch"]
+        # Older releases of grpcio-health-checking do not know it.
+        self._list = found.get("List")
+        more = ((self._list.path, self._answer_all),) if self._list is not None else ()
+        self.calls = ((self._check.path, self._answer), *more)
+        self.streams = ((self._watch.path, self._tell),)
 
     def look(self) -> None:
         """Have whoever watches look again; to be called on the loop whenever it may have changed what they see."""
         news, self._news = self._news, asyncio.Event()
         news.set()
 
-    async def check(self, message: bytes, _: Left) -> bytes:
+    async def _answer(self, message: bytes, _: Left) -> bytes:
         """What is so now."""
-        service = self._method.read(message).service
+        service = self._check.read(message).service
         status = self._status(service)
         if status == "SERVICE_UNKNOWN":
             services = ", ".join(SERVICES)
             text = f"no service {service[:SHOWN]!r}: expected none, for the server as a whole, or one of {services}"
             raise Refused(grpc.StatusCode.NOT_FOUND, text)
-        return self._method.write({"status": status})
+        return self._check.write({"status": status})
 
-    async def watch(self, messages: AsyncIterator[bytes], _: Left) -> AsyncIterator[bytes]:
+    async def _answer_all(self, message: bytes, _: Left) -> bytes:
+        """The same of all services."""
+        assert self._list is not None
+        self._list.read(message)
+        return self._list.write({"statuses": {name: {"status": self._status(name)} for name in ("", *SERVICES)}})
+
+    async def _tell(self, messages: AsyncIterator[bytes], _: Left) -> AsyncIterator[bytes]:
         """The same, and again whenever it changes, until the server ends."""
         message = await anext(messages, None)
         if message is None:
             raise Refused(grpc.StatusCode.UNIMPLEMENTED, "expected one request message, found none")
-        service = self._method.read(message).service
+        service = self._watch.read(message).service
         told = None
         while True:
             news, status = self._news, self._status(service)
             if status != told:
                 told = status
-                yield self._method.write({"status": status})
+                yield self._watch.write({"status": status})
                 # Meanwhile there may be news.
             elif self._ending.is_set():
                 return

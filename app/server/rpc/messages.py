@@ -71,7 +71,7 @@ class Method(NamedTuple):
 
 
 def methods(service: str) -> Iterator[Method]:
-    """Those of one of `SERVICES`."""
+    """Those of a service that is in the pool."""
     for method in POOL.FindServiceByName(service).methods:
         yield Method(f"/{service}/{method.name}", method)
 

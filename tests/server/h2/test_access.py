@@ -8,7 +8,7 @@ import pytest
 from app.errors import LitepoolError
 from app.server.h2 import frames
 from app.server.h2.frames import ErrorCode
-from tests.server.h2.wire import COLD, Client, data, echo, framed
+from tests.server.h2.wire import COLD, STREAMED, Client, data, echo, framed
 
 CALL = re.compile(r'192\.0\.2\.1:50000 - "POST (.*) HTTP/2" (\w+) [0-9]+\.[0-9]{3} ms')
 HOT = "/a.B/C"
@@ -71,6 +71,14 @@ def test_calls_of_other_methods_have_lines_too(client: Client, lines: Lines) -> 
     client.passages.calls[0][0].finish(0, "")
     client.passages.calls[1][0].finish(5, "none")
     assert lines() == [("/a.B/Cold", "OK"), ("/a.B/Cold", "NOT_FOUND")]
+
+
+def test_a_call_of_many_requests_has_one_line(client: Client, lines: Lines) -> None:
+    client.send(client.headers(1, path=STREAMED), data(1, framed(b"a")), data(1, framed(b"b"), end=True))
+    for job in client.jobs:
+        assert lines() == []
+        job.caller.answer(b"x", "")
+    assert lines() == [("/a.B/Streamed", "OK")]
 
 
 def test_a_call_that_the_client_leaves_is_cancelled(client: Client, lines: Lines) -> None:

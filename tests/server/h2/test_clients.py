@@ -303,10 +303,13 @@ def test_a_server_that_is_not_there_is_unavailable(served: Served) -> None:
     served.run(calls())
 
 
+OK = (replies.OK, "")
+
+
 class Told:
     """The client's side of a call that nothing is sent on."""
 
-    head = Head("/cold.Service/wait")
+    head = Head("/cold.Service/echo")
 
     def __init__(self) -> None:
         self.end: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
@@ -317,19 +320,26 @@ class Told:
     def begin_answer(self, metadata: replies.Metadata) -> None:
         pass
 
+    def passed(self, size: int) -> None:
+        pass
+
     async def send(self, message: bytes) -> None:
         pass
 
 
-@pytest.mark.parametrize("seconds", [0.0, 1e-9, 1e-5, 1e-4])
-def test_a_call_that_is_late_before_it_has_begun_is_late_and_no_failure(served: Served, seconds: float) -> None:
+def test_a_call_whose_time_is_up_as_it_begins_is_late_and_no_failure(served: Served) -> None:
+    async def late(number: int) -> tuple[int, str]:
+        sink = Told()
+        passage = served.relay.open(cast("Sink", sink), 1e-5 * number)
+        passage.put(False, bytes(100_000))
+        passage.put_end()
+        return await sink.end
+
     async def calls() -> None:
-        for _ in range(20):
-            sink = Told()
-            passage = served.relay.open(cast("Sink", sink), seconds)
-            code, text = await sink.end
-            assert (code, text) == (replies.DEADLINE_EXCEEDED, "the deadline of the call passed before it was answered")
-            passage.cancel()
+        # Of these grpc.aio calls some an internal error.
+        for _ in range(10):
+            ends = set(await asyncio.gather(*map(late, range(100))))
+            assert ends <= {(replies.DEADLINE_EXCEEDED, replies.LATE), OK}
 
     served.run(calls())
 

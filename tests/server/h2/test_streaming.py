@@ -9,7 +9,7 @@ import pytest
 from app.errors import InvalidArgument
 from app.protocols.call import Answer
 from app.runtime.job import Job
-from app.server.h2 import frames, streaming
+from app.server.h2 import frames, replies, streaming
 from app.server.h2.frames import END_STREAM, ErrorCode
 from app.server.h2.head import Caller
 from app.server.h2.message import PREFIX
@@ -169,7 +169,7 @@ def test_a_call_ends_when_its_time_is_up() -> None:
     client.send(data(1, framed(b"one")))
     assert client.jobs[0].seconds == 3.0
     client.loop.run_later()
-    assert client.status() == ("4", "the deadline of the call passed before it ended")
+    assert client.status() == ("4", replies.LATE)
     assert client.jobs[0].abandoned
 
 

@@ -31,6 +31,13 @@ def test_each_service_serves(rpc: Rpc, service: str) -> None:
     assert rpc.served.run(check(rpc, service)) == SERVES
 
 
+def test_all_services_are_told_of_at_once(rpc: Rpc) -> None:
+    answer = rpc.served.run(rpc.call("/grpc.health.v1.Health/List", b""))
+
+    statuses = health_pb2.HealthListResponse.FromString(answer).statuses
+    assert {name: each.status for name, each in statuses.items()} == dict.fromkeys(("", *SERVICES), SERVES)
+
+
 def test_an_unknown_service_is_not_found(rpc: Rpc) -> None:
     request = health_pb2.HealthCheckRequest(service="odd")
     assert rpc.served.run(rpc.refused(CHECK, request.SerializeToString()))[0] is grpc.StatusCode.NOT_FOUND
