@@ -1,6 +1,7 @@
 """Processes that keep the processors from being halted."""
 
 import os
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -11,15 +12,13 @@ pytestmark = pytest.mark.skipif(not can_be_kept(), reason="this system has no id
 
 
 def spinners() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "SCHED_IDLE" in command_of(child)]
-
-
-def command_of(process: psutil.Process) -> str:
-    """Empty when it has ended, as a child that other tests have left may do at any time."""
-    try:
-        return " ".join(process.cmdline())
-    except psutil.NoSuchProcess:
-        return ""
+    found = []
+    for child in psutil.Process().children():
+        # Another test's may end meanwhile, or be waiting to be reaped.
+        with suppress(psutil.NoSuchProcess):
+            if "SCHED_IDLE" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def test_there_is_one_of_idle_priority_for_each_processor_until_the_block_is_left() -> None:

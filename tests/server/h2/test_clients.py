@@ -278,7 +278,8 @@ def test_a_call_of_many_requests_that_the_client_leaves_is_abandoned(served: Ser
 def test_a_call_of_many_requests_ends_with_its_deadline(served: Served) -> None:
     async def calls() -> None:
         async with served.channel() as channel:
-            call = channel.stream_stream("/hot.Service/Waits")(timeout=0.3)
+            await channel.channel_ready()
+            call = channel.stream_stream("/hot.Service/Waits")(timeout=1.0)
             await call.write(b"one")
             job = await served.jobs.get()
             assert await call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
