@@ -69,10 +69,6 @@ class NotedUnary(_Noted, Unary):
         super().sent()
 
 
-class NotedStreaming(_Noted, Streaming):
-    """A call of a hot method that takes many requests."""
-
-
 class NotedRelayed(_Noted, Relayed):
     """A call of any other method."""
 
