@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter_ns
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from app.bound import Route, Version, Wants
 from app.errors import (
@@ -49,13 +49,11 @@ class Limits(NamedTuple):
 
     Args:
         timeout_ns: how long its caller waits, in nanoseconds; None where only the server's own limit holds.
-        size: bytes of the body, where that has been taken apart already; else -1.
         elsewhere: whether another worker keeps the sequence of such a name, which the body may be found to belong to:
             then `NotHere` is raised. None where the sequence is ours in any case.
     """
 
     timeout_ns: int | None = None
-    size: int = -1
     elsewhere: Callable[[str], bool] | None = None
 
 
@@ -72,12 +70,11 @@ class Exchange(Job):
     turned = False
     """Whether it was begun again with another signature."""
 
-    def __init__(self, route: Route, body: Any, size: int, caller: Caller, timeout_ns: int, step: Step | None) -> None:
+    def __init__(self, route: Route, body: bytes, caller: Caller, timeout_ns: int, step: Step | None) -> None:
         if step is not None:
             self.sequence = step
         self._route = route
         self._body = body
-        self._size = size
         self._caller = caller
         self._started = perf_counter_ns()
         self.deadline = self._started + timeout_ns
@@ -91,7 +88,7 @@ class Exchange(Job):
         """
         route = self._route
         servable = route.bound.servable
-        inline = self._size < route.inline_bytes or (route.lies is not None and route.lies(self._body))
+        inline = len(self._body) < route.inline_bytes or (route.lies is not None and route.lies(self._body))
         if inline or servable.sequences is not None:
             self.prepare()
             if elsewhere is not None and self.sequence is not None and elsewhere(self.sequence.name):
@@ -104,7 +101,7 @@ class Exchange(Job):
             route = self._route
             call = self._call = route.decoder.decode(self._body)
             self.inputs, self.rows, _, _, timeout_ns, place = call
-            self._body = None
+            self._body = b""
             if timeout_ns:
                 self.deadline = min(self.deadline, self._started + timeout_ns)
                 # Of a body that is decoded on a pool thread this is not known before it has waited.
@@ -121,19 +118,24 @@ class Exchange(Job):
         self._encode_ns = perf_counter_ns() - start
 
     def finish(self, error: Exception | None) -> None:
-        if type(error) is OtherSignature and not self.turned:
-            error = self._turn_to(error)
-            if error is None:
-                return
-        total_ns = perf_counter_ns() - self._started
         route = self._route
-        metrics = route.bound.metrics
         if error is None:
-            metrics.answered(
+            total_ns = perf_counter_ns() - self._started
+            route.bound.metrics.answered(
                 (self.rows, self.batch, self._decode_ns, self.queue_ns, self.invoke_ns, self._encode_ns, total_ns)
             )
             self._caller.answer(self._answer, route.media_type)
-            return
+        elif type(error) is OtherSignature and not self.turned:
+            other = self._turn_to(error)
+            if other is not None:
+                self._refuse(other)
+        else:
+            self._refuse(error)
+
+    def _refuse(self, error: Exception) -> None:
+        total_ns = perf_counter_ns() - self._started
+        route = self._route
+        metrics = route.bound.metrics
         phases = (self._decode_ns, self.queue_ns, self.invoke_ns, self._encode_ns, total_ns)
         if isinstance(error, LitepoolError):
             if isinstance(error, DeadlineExceeded):
@@ -192,7 +194,7 @@ class DataPlane:
         self,
         target: Target,
         wants: Wants,
-        body: Any,
+        body: bytes,
         caller: Caller,
         step: Step | None = None,
         limits: Limits = _USUAL,
@@ -220,12 +222,11 @@ class DataPlane:
         return version.bound(wants.signature).route(wants)
 
     def run(
-        self, route: Route, body: Any, caller: Caller, step: Step | None = None, limits: Limits = _USUAL
+        self, route: Route, body: bytes, caller: Caller, step: Step | None = None, limits: Limits = _USUAL
     ) -> Job | None:
         """Answer a request.
 
         Args:
-            body: bytes, or what the format's reader has made of them.
             caller: gets the answer or the error.
             step: its place in a sequence, if it belongs to one by its headers.
 
@@ -235,10 +236,10 @@ class DataPlane:
         Raises:
             NotHere: as `limits` have it.
         """
-        timeout_ns, size, elsewhere = limits
+        timeout_ns, elsewhere = limits
         if timeout_ns is None or timeout_ns > self._timeout_ns:
             timeout_ns = self._timeout_ns
-        exchange = Exchange(route, body, len(body) if size < 0 else size, caller, timeout_ns, step)
+        exchange = Exchange(route, body, caller, timeout_ns, step)
         try:
             exchange.begin(elsewhere)
         except LitepoolError as error:

@@ -95,8 +95,8 @@ class PredictJson:
         if self._reader is not None and (read := self._reader.read(body)) is not None:
             form, array = read
             if form is Form.INSTANCE or (form is Form.INPUTS and self._bare_rows):
-                return Call((array[np.newaxis],), 1, form)
-            return Call((array,), len(array), form)
+                return Call((array[np.newaxis],), 1, form, None, 0, None)  # Defaults take longer.
+            return Call((array,), len(array), form, None, 0, None)  # Defaults take longer.
         return self._decode_fast(body)
 
     def _decode_fast(self, body: bytes) -> Call | None:

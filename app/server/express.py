@@ -27,7 +27,7 @@ from uvicorn.server import ServerState
 
 from app.errors import Internal, TooLarge
 from app.server.errors import new_request_id
-from app.server.lane import Head, Lane, Turn, statuses_of
+from app.server.lane import Head, Lane, Turn
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class Express(HttpToolsProtocol):
         # As with the parser: nothing behind a request that asks for the close is one.
         last = self._deaf = not head.keep_alive
         line = self._access_line(head) if self.access_log else None
-        turn = Turn(self._advance, last, line, statuses_of(head))
+        turn = Turn(self._advance, last, line, head.statuses)
         self._turns.append(turn)
         self._run(turn, head, body)
 
@@ -309,7 +309,7 @@ class Express(HttpToolsProtocol):
         self._chunks, self._blocks = [], []
         self._size = 0
         line = self._access_line(head) if self.access_log else None
-        turn = self._express = Turn(self._advance, not keep_alive, line, statuses_of(head))
+        turn = self._express = Turn(self._advance, not keep_alive, line, head.statuses)
         self._turns.append(turn)
         if head.refusal is not None:
             turn.refuse(head.refusal)
@@ -360,11 +360,7 @@ class Express(HttpToolsProtocol):
             head = lane.begins.get(turn.kind) or lane.good + turn.kind
         else:
             head = b"".join((STATUS_LINE[turn.status], lane.lines, _CLOSE if last else b"", turn.kind))
-        pieces = turn.written(head)
-        if len(pieces) == 1:
-            self.transport.write(pieces[0])
-        else:
-            self.transport.writelines(pieces)
+        turn.write(self.transport, head)
         state.total_requests += 1
         if turn.line is not None:
             self.access_logger.info("%s %d", turn.line, turn.status)

@@ -1,5 +1,6 @@
 """What the express connections of one worker share: paths, heads seen before, and what answers begin with."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ class Head(NamedTuple):
     """What an express request's line and headers come to.
 
     `length` is the body's in bytes, -1 when the head does not say. `refusal` is why no body under it can be read.
-    `route` is what serves it, of a head that is kept.
+    `route` is what serves it, of a head that is kept. `statuses` are those of errors, as its wire format has them.
     """
 
     target: Target
@@ -45,6 +46,7 @@ class Head(NamedTuple):
     keep_alive: bool
     url: bytes
     refusal: UnsupportedFormat | None
+    statuses: Mapping[Code, int]
     route: Route | None = None
 
 
@@ -111,6 +113,7 @@ class Lane:
             keep_alive,
             url,
             refusal,
+            STATUSES[wire],
         )
 
     def keep(self, text: bytes, head: Head) -> None:
@@ -161,7 +164,10 @@ class Turn:
         """What comes behind that."""
 
     def answer(self, body: bytes | Answer, media_type: str) -> None:
-        if isinstance(body, Answer):
+        if type(body) is bytes:
+            self.body, self.kind = body, KIND[media_type]
+        else:
+            assert isinstance(body, Answer)
             pieces, media_type, headers = body
             self.kind = b"".join([*(b"%b: %b\r\n" % header for header in headers), KIND[media_type]])
             if len(pieces) > 1 and sum(map(len, pieces)) < _LARGE_ANSWER:
@@ -169,8 +175,6 @@ class Turn:
             else:
                 self.body, *tail = pieces
                 self.tail = tuple(tail)
-        else:
-            self.body, self.kind = body, KIND[media_type]
         self.job = None
         self._advance()
 
@@ -184,16 +188,12 @@ class Turn:
     def set_error(self, status: int, message: str) -> None:
         self.status, self.kind, self.body, self.tail = status, KIND[JSON], error_body(message), ()
 
-    def written(self, head: bytes) -> tuple[bytes | memoryview, ...]:
-        """The answer behind `head`, in as many writes as it is worth."""
+    def write(self, transport: asyncio.WriteTransport, head: bytes) -> None:
+        """Write the answer behind `head`, in as many pieces as it is worth."""
         body = self.body
         assert body is not None
         if not self.tail and len(body) < _LARGE_ANSWER:
-            return (b"%b%d\r\n\r\n%b" % (head, len(body), bytes(body)),)
-        length = len(body) + sum(map(len, self.tail))
-        return (b"%b%d\r\n\r\n" % (head, length), body, *self.tail)
-
-
-def statuses_of(head: Head) -> Mapping[Code, int]:
-    """The statuses of errors, as the head's wire format has them."""
-    return STATUSES[head.wants.wire]
+            transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))  # type: ignore[str-format]
+        else:
+            length = len(body) + sum(map(len, self.tail))
+            transport.writelines((b"%b%d\r\n\r\n" % (head, length), body, *self.tail))

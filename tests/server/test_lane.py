@@ -18,6 +18,7 @@ from app.protocols.call import JSON
 from app.protocols.npy import MEDIA_TYPE as NPY
 from app.repository.manager import Target
 from app.server import lane as lane_module
+from app.server.errors import STATUS
 from app.server.express import Express
 from app.server.lane import Head, Lane, Turn
 from tests.examples import many
@@ -733,7 +734,7 @@ def test_a_head_has_what_the_dataplane_asks_for(
     lane.open(cast("DataPlane", Plane("a")))
 
     for url, target in ((b"/predict", Target()), (b"/predict/a", Target("a"))):
-        assert lane.head(url, headers, keep_alive) == Head(target, *expected, keep_alive, url, None)
+        assert lane.head(url, headers, keep_alive) == Head(target, *expected, keep_alive, url, None, STATUS)
 
 
 def test_the_beginning_of_a_good_answer_follows_the_server_s_headers() -> None:
