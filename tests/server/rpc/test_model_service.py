@@ -133,6 +133,7 @@ def test_a_list_that_says_otherwise_is_refused_before_anything_is_done(
         ("[versions]\nspecific = [1]\n", [{"specific": {"versions": [1]}}]),
     ],
 )
+@pytest.mark.slow
 def test_a_list_may_say_of_a_model_what_its_folder_says_whether_it_is_loaded_or_not(
     controlled: Rpc, folder_of_two: Path, settings: str, policies: list[dict[str, Any]]
 ) -> None:
