@@ -45,10 +45,11 @@ _BY_ACCEPT = {"Vary": "Accept"}
 
 
 def answer(manager: Manager, request: Request) -> Response:
-    """The page where HTML is asked for by its name, as browsers do; curl and clients take anything."""
-    if accepts(request.headers.get("accept", ""), "text/html"):
-        return HTMLResponse(render(manager, request.url.netloc), headers=_BY_ACCEPT)
-    return Response(orjson.dumps(_ALIVE), media_type=JSON, headers=_BY_ACCEPT)
+    """The page, but for who asks for JSON by its name and not for HTML."""
+    accept = request.headers.get("accept", "")
+    if accepts(accept, JSON) and not accepts(accept, "text/html"):
+        return Response(orjson.dumps(_ALIVE), media_type=JSON, headers=_BY_ACCEPT)
+    return HTMLResponse(render(manager, request.url.netloc), headers=_BY_ACCEPT)
 
 
 def render(manager: Manager, host: str) -> str:

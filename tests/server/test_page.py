@@ -167,8 +167,17 @@ def test_it_says_what_is_a_string_and_what_the_integers_of_a_quantized_tensor_me
     assert "outputyint8, which means 0.5 * (raw + 3)[-1, 4]" in shown
 
 
-@pytest.mark.parametrize("accept", ["*/*", "application/json", "text/html;q=0, */*"])
-def test_programs_are_told_that_the_server_is_alive(good: InProcess, accept: str) -> None:
+@pytest.mark.parametrize("accept", [BROWSER, "*/*", "", "text/html, application/json", "application/json;q=0"])
+def test_the_page_is_for_whoever_does_not_say_otherwise(good: InProcess, accept: str) -> None:
+    response = good.get("/", headers={"accept": accept})
+
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    assert response.headers["vary"] == "Accept"
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/json, */*", "text/html;q=0, application/json"])
+def test_programs_that_ask_for_json_are_told_that_the_server_is_alive(good: InProcess, accept: str) -> None:
     response = good.get("/", headers={"accept": accept})
 
     assert response.status_code == 200

@@ -49,7 +49,8 @@ async def v2_finds_the_server_live_and_ready(kserve: KServe) -> None:
 
 @call
 async def v1_finds_the_server_live(kserve: KServe) -> None:
-    equal(await kserve.v1.is_server_live(kserve.url), True)
+    # Without the header it is shown the page.
+    equal(await kserve.v1.is_server_live(kserve.url, headers={"Accept": "application/json"}), True)
 
 
 @call
