@@ -111,8 +111,13 @@ class GrpcProtocol(Reader, asyncio.Protocol):
         self._timer = self.loop.call_later(_ACK_SECONDS, self._take_no_more)
 
     def close(self) -> None:
-        """Close now; what is under way is given up."""
+        """Close now; what is under way is given up, and its callers are told."""
         if not self._over and self._greeted:
+            self.sender.cork()
+            for stream in list(self.streams.values()):
+                # What ends in the middle of a message the end of the connection tells of.
+                if not stream.unsent:
+                    stream.turn_away()
             self.sender.write(frames.goaway(self._last, ErrorCode.NO_ERROR))
         self._end()
 

@@ -1,6 +1,7 @@
 """What the gRPC connections of a worker share."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from app.server.h2.unary import Unary
 
 if TYPE_CHECKING:
     from app.server.h2.connection import GrpcProtocol
+
+log = logging.getLogger(__name__)
 
 _MOST_HEADS = 256
 _LARGEST_HEAD = 4096
@@ -86,7 +89,7 @@ class GrpcLane:
     async def drain(self, seconds: float) -> None:
         """Take no more calls, answer those under way, and close all connections.
 
-        What is not answered after so many seconds is given up.
+        What is not answered after so many seconds is given up, and its callers are told.
         """
         self.draining = True
         if self._empty is None:
@@ -95,6 +98,8 @@ class GrpcLane:
             connection.retire()
         if await self._emptied(seconds):
             return
+        if late := sum(len(connection.streams) for connection in self.connections):
+            log.warning("%d gRPC calls were cut off: the drain took too long", late)
         for connection in list(self.connections):
             connection.close()
         if await self._emptied(_LAST_SECONDS):

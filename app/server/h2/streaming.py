@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from app.errors import Internal, LitepoolError, Unavailable
+from app.errors import Internal, LitepoolError
 from app.runtime.job import Job
 from app.server.errors import new_request_id
 from app.server.h2 import frames, replies
@@ -135,23 +135,18 @@ class Streaming(Stream):
         self._end_if_done()
 
     def _end_if_done(self) -> None:
-        if not (self.closed or self._queue or self._turns or self._inflating or self._unsent):
+        if not (self.closed or self._queue or self._turns or self._inflating or self.unsent):
             if self._complete:
                 self.end_with(replies.OK, "")
             elif self._retired:
-                ending = Unavailable("the server is shutting down", retry_after=1)
-                self.end_with(replies.UNAVAILABLE, ending.message, replies.pushback(ending))
-
-    @property
-    def _unsent(self) -> bool:
-        return self.outbox is not None and self.outbox.size > 0
+                self.turn_away()
 
     def _may_begin(self) -> bool:
         return bool(
             self._queue
             and len(self._turns) < _AHEAD
             and self._inflating is None
-            and not self._unsent
+            and not self.unsent
             and not self.closed
         )
 
@@ -211,7 +206,7 @@ class Streaming(Stream):
 
     def _send_ready(self) -> None:
         turns = self._turns
-        while turns and not self._unsent and not self.closed:
+        while turns and not self.unsent and not self.closed:
             pieces = turns[0].said
             if pieces is None:
                 return

@@ -3,6 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
+from app.errors import Unavailable
 from app.server.h2 import frames, replies
 from app.server.h2.frames import ErrorCode, StreamFault
 from app.server.h2.head import Head
@@ -136,6 +137,11 @@ class Stream:
 
     # Ours.
 
+    @property
+    def unsent(self) -> bool:
+        """Whether some of an answer waits for the client to take it."""
+        return self.outbox is not None and self.outbox.size > 0
+
     def sent(self) -> None:
         """All of the outbox is with the transport: if its end was in it, the stream is over."""
         assert self.outbox is not None
@@ -149,6 +155,11 @@ class Stream:
             make = replies.trailers if self.begun else replies.trailers_only
             self.write_headers(make(code, message, metadata), end=True)
             self.close()
+
+    def turn_away(self) -> None:
+        """Answer that the server ends, and give up what is under way."""
+        ending = Unavailable("the server is shutting down", retry_after=1)
+        self.end_with(replies.UNAVAILABLE, ending.message, replies.pushback(ending))
 
     def write_headers(self, block: bytes, end: bool) -> None:
         sender = self.connection.sender

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from google.protobuf import text_format
+from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection, reflection_pb2
@@ -31,6 +32,27 @@ def _add() -> None:
 _add()
 
 
+class _Names:
+    """The pool, which by itself finds the file of everything that has a name but methods, of which tools ask too."""
+
+    FindFileByName = staticmethod(POOL.FindFileByName)
+    FindMessageTypeByName = staticmethod(POOL.FindMessageTypeByName)
+    FindExtensionByNumber = staticmethod(POOL.FindExtensionByNumber)
+    FindAllExtensions = staticmethod(POOL.FindAllExtensions)
+
+    def FindFileContainingSymbol(self, name: str) -> FileDescriptor:  # noqa: N802  The servicer calls it so.
+        """The file in which a name stands.
+
+        Raises:
+            KeyError: in none.
+        """
+        try:
+            return POOL.FindFileContainingSymbol(name)
+        except KeyError:
+            service: ServiceDescriptor = POOL.FindMethodByName(name).containing_service
+            return service.file
+
+
 def reflecting(services: tuple[str, ...], ending: asyncio.Event) -> Stream:
     """The call, of either service.
 
@@ -38,7 +60,7 @@ def reflecting(services: tuple[str, ...], ending: asyncio.Event) -> Stream:
         services: that are listed.
         ending: set when the server ends: some tools keep the call open for as long as they are.
     """
-    servicer = reflection.aio.ReflectionServicer((*services, STABLE, ALPHA), POOL)
+    servicer = reflection.aio.ReflectionServicer((*services, STABLE, ALPHA), _Names())
 
     async def stream(messages: AsyncIterator[bytes], _: Left) -> AsyncIterator[bytes]:
         async for answer in servicer.ServerReflectionInfo(_requests(_until(ending, messages)), None):

@@ -89,6 +89,14 @@ def test_a_call_that_the_client_leaves_is_cancelled(client: Client, lines: Lines
     assert lines() == [(HOT, "CANCELLED"), ("/a.B/Cold", "CANCELLED")]
 
 
+def test_a_call_that_is_cut_off_at_the_end_is_not_one_that_the_client_left(client: Client, lines: Lines) -> None:
+    client.call(1)
+    client.call(3, path=COLD)
+    client.send(client.headers(5, path=STREAMED))
+    client.connection.close()
+    assert lines() == [(HOT, "UNAVAILABLE"), ("/a.B/Cold", "UNAVAILABLE"), ("/a.B/Streamed", "UNAVAILABLE")]
+
+
 def test_an_answer_counts_once_the_client_has_taken_it(lines: Lines) -> None:
     client = Client(echo, access_log=True).greet(INITIAL_WINDOW_SIZE=10)
     for sid in (1, 3):

@@ -380,7 +380,7 @@ def test_a_drain_answers_what_is_under_way_and_closes_the_connections(served: Se
     served.run(calls())
 
 
-def test_a_drain_does_not_wait_for_ever(served: Served) -> None:
+def test_a_drain_does_not_wait_for_ever_and_says_so(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     async def calls() -> None:
         lane = served.new_lane()
         async with grpc.aio.insecure_channel(await served.listen(lane)) as channel:
@@ -390,6 +390,8 @@ def test_a_drain_does_not_wait_for_ever(served: Served) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await answer
             assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+            assert caught.value.details() == "the server is shutting down"
             await job.gone.wait()
 
     served.run(calls())
+    assert "1 gRPC calls were cut off: the drain took too long" in caplog.messages

@@ -630,9 +630,43 @@ def test_a_connection_that_comes_while_the_server_drains_is_told_so() -> None:
     assert client.transport.closed
 
 
-def test_a_connection_that_is_closed_gives_up_what_is_under_way(client: Client) -> None:
+def test_a_connection_that_is_closed_gives_up_what_is_under_way_and_tells_the_callers(client: Client) -> None:
     client.call(1)
+    client.send(client.headers(3, path=COLD))
+    client.send(client.headers(5))
+    before = client.transport.writes
     client.connection.close()
-    assert client.ended() == ErrorCode.NO_ERROR
-    client.connection.connection_lost(None)
+    assert client.transport.writes == before + 1
     assert client.jobs[0].abandoned
+    assert client.passages.seen == ["cancel"]
+    *said, goaway = client.frames()
+    told = [each for each in said if each.kind == frames.HEADERS]
+    assert [(each.sid, bool(each.flags & END_STREAM)) for each in told] == [(1, True), (3, True), (5, True)]
+    for each in told:
+        fields = client.fields(each)
+        assert (fields["grpc-status"], fields["grpc-message"]) == ("14", "the server is shutting down")
+        assert fields["grpc-retry-pushback-ms"] == "1000"
+    assert (goaway.kind, goaway.payload) == (frames.GOAWAY, b"\0\0\0\5" + bytes(4))
+    assert client.transport.closed
+    client.connection.connection_lost(None)
+
+
+def test_a_connection_that_retires_and_is_closed_tells_the_callers_too(client: Client) -> None:
+    client.call(1)
+    client.connection.retire()
+    client.loop.run_later()
+    client.frames()
+    client.connection.close()
+    assert client.status() == ("14", "the server is shutting down")
+    assert client.transport.closed
+
+
+def test_an_answer_that_is_half_sent_when_the_connection_is_closed_has_no_end() -> None:
+    client = Client(echo).greet(INITIAL_WINDOW_SIZE=10)
+    client.call(1)
+    client.call(3, bytes(100))
+    client.frames()
+    client.connection.close()
+    assert [frame.kind for frame in client.frames()] == [frames.GOAWAY]
+    client.connection.connection_lost(None)
+    assert not client.connection.streams

@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from app.server.rpc.edge import Edge
-from app.server.rpc.messages import SERVICES
+from app.server.rpc.messages import SERVICES, methods
 from tests import tflite
 from tests.server.inprocess import InProcess
 from tests.server.rpc.served import LANE, PLAIN, Rpc, serving
@@ -160,3 +160,20 @@ def test_the_services_are_listed_and_described(rpc: Rpc, path: str) -> None:
         files = map(FileDescriptorProto.FromString, found.file_descriptor_response.file_descriptor_proto)
         described = {f"{file.package}.{service.name}" for file in files for service in file.service}
         assert name in described
+
+
+@pytest.mark.parametrize("path", REFLECT)
+def test_a_method_is_described_by_its_name(rpc: Rpc, path: str) -> None:
+    async def ask(symbol: str) -> reflection_pb2.ServerReflectionResponse:
+        call = rpc.channel.stream_stream(path)()
+        await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol).SerializeToString())
+        await call.done_writing()
+        (answer,) = [message async for message in call]
+        return reflection_pb2.ServerReflectionResponse.FromString(answer)
+
+    for service in (*SERVICES, "grpc.health.v1.Health"):
+        of_service = rpc.served.run(ask(service)).file_descriptor_response
+        method = next(methods(service)).name
+        assert of_service.file_descriptor_proto
+        assert rpc.served.run(ask(f"{service}.{method}")).file_descriptor_response == of_service
+        assert rpc.served.run(ask(f"{service}.Nothing")).error_response.error_code == 5
