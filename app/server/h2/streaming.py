@@ -45,6 +45,8 @@ class _Turn:
     def answer(self, body: Body, media_type: str) -> None:  # noqa: ARG002  It is always the same.
         if not self._stream.closed:
             self.said = self._stream.form.wrap(body)
+            # It may wait for its turn, and what it was asked is not needed for that.
+            self.message = b""
             self._stream.go_on()
 
     def refuse(self, error: LitepoolError) -> None:
